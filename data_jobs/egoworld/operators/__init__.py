@@ -1,0 +1,1 @@
+"""One operator per file: a clip and its upstream tables in, one Arrow table out."""
