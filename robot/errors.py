@@ -1,0 +1,42 @@
+"""What can go wrong around an arm, by name. Raised everywhere in robot/, caught by the loop and the command line.
+
+Every class takes one string, so that it survives pickling, and the string is one sentence for a person.
+"""
+
+from __future__ import annotations
+
+
+class RobotError(Exception):
+    """Base of everything below; the command line prints the sentence and exits with 2."""
+
+
+class ContractError(RobotError):
+    """Policy, camera and robot do not fit together; torque was never switched on."""
+
+
+class CalibrationError(RobotError):
+    """The calibration file is missing, of another arm, or not what the motors hold."""
+
+
+class ConnectionFailed(RobotError):  # noqa: N818 - reads as what happened
+    """The arm or its camera does not answer: port busy, no power, wrong motor count."""
+
+
+class ObservationError(RobotError):
+    """This tick has no usable observation (bus error, NaN joint, black or missing frame); the loop holds."""
+
+
+class CommandError(RobotError):
+    """A command did not reach the motors; the loop holds and counts it."""
+
+
+class PolicyError(RobotError):
+    """The policy failed, answered nonsense, or its server went away; the loop holds."""
+
+
+class RenderingUnavailable(RobotError):  # noqa: N818
+    """No OpenGL platform for the simulator; the sentence says what to install."""
+
+
+class RecordingError(RobotError):
+    """The episode could not be written (disk full, folder in use); the arm is returned to rest first."""
