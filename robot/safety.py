@@ -211,3 +211,20 @@ class Governor:
         self._velocity = velocity
         self._position = np.clip(self._position + velocity * self._period_s, self._lower, self._upper)
         return Command(self._position, state, reason, clamped)
+
+
+class DeadMan:
+    """A remote operator or server must be heard from; silence beyond the limit is a hold."""
+
+    def __init__(self, limit_ms: float) -> None:
+        self._limit_ns = round(limit_ms * 1e6)
+        self._heard_ns: int | None = None
+
+    def beat(self, now_ns: int) -> None:
+        """Somebody is there. Any thread."""
+        self._heard_ns = now_ns
+
+    def silent(self, now_ns: int) -> bool:
+        """Whether nobody was heard for too long, or at all."""
+        heard_ns = self._heard_ns
+        return heard_ns is None or not 0 <= now_ns - heard_ns <= self._limit_ns

@@ -26,8 +26,6 @@ CAMERA_FOV_DEG = 70.5
 # Stall torque of the STS3215 at 12 V. With it the measured response of the training loop (4.4, 12.5, 16.6, 18.2 mm
 # after 1..4 steps of one 20 mm command) is met within 0.4 mm; the package's 3.35 N m is too quick by 2 mm.
 SERVO_TORQUE_N_M = 2.94
-# The jaw may squeeze harder than the arm may push, or the cube slips; value of the training scene.
-GRIPPER_TORQUE_N_M = 10.0
 # The camera sits 2 cm from the fingers: with MuJoCo's default the near plane cuts them away.
 NEAR_PLANE = 0.005
 
@@ -81,8 +79,7 @@ def _set_physics(spec: mujoco.MjSpec) -> None:
     option.timestep, option.noslip_iterations, option.impratio = TIMESTEP_S, 3, 10
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     for actuator in spec.actuators:
-        torque = GRIPPER_TORQUE_N_M if actuator.name == "gripper" else SERVO_TORQUE_N_M
-        actuator.forcerange = (-torque, torque)
+        actuator.forcerange = (-SERVO_TORQUE_N_M, SERVO_TORQUE_N_M)
     spec.visual.map.znear = NEAR_PLANE
     spec.visual.quality.offsamples = 0  # no multisampling: a quarter of the software renderer's time
     spec.visual.headlight.diffuse = (0.5, 0.5, 0.5)

@@ -19,6 +19,7 @@ from robot.arm import Arm
 from robot.cartesian import MAX_STEP_RAD, damped_step, gripper_rad
 from robot.contract import ArmOffer, CameraOffer
 from robot.errors import ConnectionFailed, ObservationError
+from robot.priority import give_way
 from robot.records import JOINTS, N_ARM_JOINTS, Frame, Joints, Observation
 from robot.rate import Clock, VirtualClock
 from robot.rendering import WristCamera
@@ -192,6 +193,7 @@ class _CameraThread:
         self._thread.join(2.0)
 
     def _run(self) -> None:
+        give_way()
         camera: Any = None
         try:
             camera = self._robot._open_camera()
