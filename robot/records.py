@@ -98,6 +98,7 @@ class Decision:
     observed_ns: int
     decided_ns: int
     planes: np.ndarray | None = None  # (2, H, W) uint8: what the pipeline made of the newest frame
+    depth: int = 0  # observations the policy had seen since it was last reset; 0 = it started anew with this one
 
     @property
     def compute_ms(self) -> float:

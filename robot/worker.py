@@ -53,6 +53,7 @@ class _Brain:
         self._pipeline, self._policy = pipeline, policy
         self._action_size = action_size
         self._clock = clock
+        self._seen = 0
 
     def think(self, tick: int, observation: Observation, observed_ns: int) -> Decision | Failure:
         try:
@@ -68,9 +69,11 @@ class _Brain:
             self.reset()
             what = f"{action!r}, expected {self._action_size} finite numbers"
             return Failure("policy_answer", f"the policy answered {what}", tick)
-        return Decision(action, tick, observed_ns, self._clock.now_ns(), planes)
+        self._seen += 1
+        return Decision(action, tick, observed_ns, self._clock.now_ns(), planes, self._seen - 1)
 
     def reset(self) -> None:
+        self._seen = 0
         self._pipeline.reset()
         self._policy.reset()
 
@@ -129,6 +132,7 @@ class ThreadedDecider:
         """The newest result, once."""
         with self._wake:
             result, self._result = self._result, None
+            self._wake.notify()
             return result
 
     def reset(self) -> None:
@@ -146,11 +150,15 @@ class ThreadedDecider:
         self._thread.join(2.0)
         self._policy.close()
 
+    def _may_start(self) -> bool:
+        # Not before the last result was taken: every decision is then seen by the loop, and by the recording.
+        return self._closing or (self._waiting is not None and self._result is None)
+
     def _run(self) -> None:
         give_way()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._waiting is not None or self._closing)
+                self._wake.wait_for(self._may_start)
                 if self._closing:
                     return
                 assert self._waiting is not None
