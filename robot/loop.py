@@ -125,6 +125,11 @@ class ControlLoop:
         self._publish(record)
         return record
 
+    @property
+    def commanded_rad(self) -> np.ndarray:
+        """(6,) the last command."""
+        return self._command.target_rad
+
     def return_to_rest(self, rest_rad: np.ndarray, lift: Sequence[np.ndarray] = ()) -> bool:
         """Through the `lift` poses, then to rest, then settle; True when the arm is there. Never after an e-stop.
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from robot.arm import Arm
-from robot.contract import SEGMENTER_CLASSES, DisparityTerms, ImageTerms, PolicyContract, SegmenterOffer
+from robot.contract import DisparityTerms, ImageTerms, PolicyContract, SegmenterOffer
 from robot.errors import ObservationError
 from robot.records import Frame, Observation, PolicyInput
 
@@ -39,21 +39,6 @@ class Perception(Protocol):
 
     def perceive(self, frame: Frame) -> Planes:
         """Raises ObservationError when the frame cannot serve."""
-
-
-class SensorPerception:
-    """Takes both from the frame itself: the simulator's truth, or a depth camera. The embedded default."""
-
-    segmenter = SegmenterOffer(classes=SEGMENTER_CLASSES, run="sensor")
-
-    def __init__(self, depth_epsilon_m: float) -> None:
-        self._epsilon_m = depth_epsilon_m
-
-    def perceive(self, frame: Frame) -> Planes:
-        """1 / (depth + epsilon), and the ids as they are."""
-        if frame.depth_m is None or frame.class_ids is None:
-            raise ObservationError("this camera gives no depth and class ids; use a segmenter and a depth model")
-        return Planes(frame.class_ids, 1.0 / (frame.depth_m + np.float32(self._epsilon_m)))
 
 
 def normalise_disparity(disparity: np.ndarray, range_epsilon: float) -> np.ndarray:

@@ -124,13 +124,14 @@ class SimRobot:
             self._camera = None
 
     def _advance(self) -> None:
-        behind_s = (self._clock.now_ns() - self._time_ns) / 1e9
+        behind_s = max(0.0, (self._clock.now_ns() - self._time_ns) / 1e9)
         steps = int(min(behind_s, MAX_CATCH_UP_S) / scene.TIMESTEP_S)
         if steps:
             mujoco.mj_step(self.model, self.data, steps)
             mujoco.mj_forward(self.model, self.data)
         skipped_ns = max(0, int((behind_s - MAX_CATCH_UP_S) * 1e9))
         self._time_ns += round(steps * scene.TIMESTEP_S * 1e9) + skipped_ns
+        self._time_ns = min(self._time_ns, self._clock.now_ns())  # a clock that ran back takes the world with it
 
     def _frame(self, now_ns: int) -> Frame | None:
         if self._eye is not None:
