@@ -1,10 +1,10 @@
 """MobileSAM's image encoder as an architecture: timm's TinyViT-5M plus SAM's neck.
 
-In: (1, 3, 1024, 1024) normalised pictures. Out: (1, 256, 64, 64) image embedding. Filled by names.py, run as it is on an
-accelerator and through lean.py on a CPU. Knows nothing of checkpoints.
+In: (1, 3, 1024, 1024) normalised pictures. Out: (1, 256, 64, 64) image embedding. Filled by names.py,
+run as it is on an accelerator and through lean.py on a CPU. Knows nothing of checkpoints.
 
-Three things differ from timm's classifier (MobileSAM, Zhang et al. 2023, `tiny_vit_sam.py`): no head, no last norm, and
-the last downsampling does not downsample, so that 1024 px end as 64×64 rather than 32×32.
+Three things differ from timm's classifier (MobileSAM, Zhang et al. 2023, `tiny_vit_sam.py`): no head, no
+last norm, and the last downsampling does not downsample, so that 1024 px end as 64×64 rather than 32×32.
 """
 
 # B batch, C channels, H W positions

@@ -1,10 +1,10 @@
 """From a picture to the square that SAM looks at, and from its logits back to the picture.
 
-In: RGB uint8 pictures, pixel coordinates. Out: normalised tensors, coordinates on the square, masks. Called by
-network.py and actors/segmenter.py. Knows nothing of networks.
+In: RGB uint8 pictures, pixel coordinates. Out: normalised tensors, coordinates on the square, masks.
+Called by actors/segmenter.py. Knows nothing of networks.
 
-The rules are those of Segment Anything (Kirillov et al. 2023, `ResizeLongestSide` and `Sam.preprocess`): longest side to
-1024, ImageNet normalisation on the 0..255 scale, zeros below and to the right.
+The rules are those of Segment Anything (Kirillov et al. 2023, `ResizeLongestSide` and `Sam.preprocess`):
+longest side to 1024, ImageNet normalisation on the 0..255 scale, zeros below and to the right.
 """
 
 # H W pixels of the picture, C channels
@@ -39,9 +39,7 @@ class Fit:
     def of(cls, height: int, width: int) -> Fit:
         """Longest side to 1024 px, the other rounded half up. ValueError if the picture has no pixels."""
         if height < 1 or width < 1:
-            raise ValueError(
-                f"a picture of {height}×{width} pixels cannot be segmented; it needs at least 1×1"
-            )
+            raise ValueError(f"a picture of {height}×{width} pixels cannot be segmented; it needs at least 1×1")
         scale = SIDE_PX / max(height, width)
         # A sliver would round to no rows at all.
         return cls(height, width, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
@@ -55,8 +53,8 @@ class Fit:
 def prepare(image: np.ndarray) -> tuple[torch.Tensor, Fit]:
     """(H, W, 3) uint8 RGB → (1, 3, 1024, 1024) float32 on the CPU, and how the picture lies in it.
 
-    Pillow's antialiased bilinear filter on uint8 is what SAM's own transform uses; other libraries' filters differ
-    by up to two grey levels. Raises ValueError for another shape or dtype.
+    Pillow's antialiased bilinear filter on uint8 is what SAM's own transform uses; other libraries' filters
+    differ by up to two grey levels. Raises ValueError for another shape or dtype.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"a picture must be (H, W, 3) uint8 RGB, this one is {image.shape} {image.dtype}")
@@ -78,10 +76,10 @@ def to_picture(logits: torch.Tensor, fit: Fit) -> torch.Tensor:
 
 
 def stability(logits: torch.Tensor, fit: Fit, offset: float = 1.0) -> float:
-    """IoU of the mask cut at +offset and at −offset, on the part of the (256, 256) logits that shows the picture.
+    """IoU of the mask cut at +offset and at −offset, where the (256, 256) logits show the picture.
 
-    Segment Anything §5 ("stability score"); the higher cut lies inside the lower one, so IoU is a ratio of areas.
-    0 when even the lower cut is empty: nothing was segmented.
+    Segment Anything §5 ("stability score"); the higher cut lies inside the lower one, so IoU is a ratio of
+    areas. 0 when even the lower cut is empty: nothing was segmented.
     """
     rows = max(1, round(fit.resized_height * LOGITS_PX / SIDE_PX))
     columns = max(1, round(fit.resized_width * LOGITS_PX / SIDE_PX))

@@ -1,15 +1,17 @@
-"""The image encoder's sums in an order that suits a CPU: the numbers of encoder.py within rounding, in half the time.
+"""The image encoder's sums in an order that suits a CPU: encoder.py's numbers within rounding, in half the time.
 
-In: a filled ImageEncoder, then (1, 3, 1024, 1024) squares. Out: (1, 256, 64, 64) embeddings. Called by network.py. Knows
-nothing of checkpoints or prompts.
+In: a filled ImageEncoder, then (1, 3, 1024, 1024) squares. Out: (1, 256, 64, 64) embeddings. Called by
+network.py. Knows nothing of checkpoints or prompts.
 
-Where the time goes in the plain network is memory as much as arithmetic: its early layers write 64 MB tensors that
-no cache holds. So, with channels last throughout:
+Where the time goes in the plain network is memory as much as arithmetic: its early layers write 64 MB
+tensors that no cache holds. So, with channels last throughout:
 - batch norm is folded into its convolution, 1×1 convolutions are matrix products;
 - layers go in strips of rows whose widest tensor stays in the cache (`strips`);
-- attention windows are padded after the projection to q, k, v: padding is zeros, which project to one known row;
-- below the picture the square is padding. Until the wide windows of the third stage mix all rows, features there are
-  those of an empty square, computed once; only the rows that the picture reaches are computed again (`reach`).
+- attention windows are padded after the projection to q, k, v: padding is zeros, which project to one known
+  row;
+- below the picture the square is padding. Until the wide windows of the third stage mix all rows, features
+  there are those of an empty square, computed once; only the rows that the picture reaches are computed
+  again (`reach`).
 """
 
 # B batch of one, H W positions, R rows of a strip, C channels
@@ -27,8 +29,8 @@ from torch import nn
 from models.mobile_sam.encoder import ImageEncoder
 from models.mobile_sam.geometry import SIDE_PX
 
-# Floats of a strip's widest tensor: 4 MB. On an EPYC with 1 MB of L2 per core and 32 MB of L3 an early block takes
-# 231 ms whole, 85 ms at twice this, 71 ms here and 70 ms at half of it.
+# Floats of a strip's widest tensor: 4 MB. On an EPYC with 1 MB of L2 per core and 32 MB of L3 an early
+# block takes 231 ms whole, 85 ms at twice this, 71 ms here and 70 ms at half of it.
 STRIP_FLOATS = 1 << 20
 
 
@@ -69,7 +71,7 @@ class LeanEncoder:
 
     @torch.inference_mode()
     def __call__(self, square_BCHW: torch.Tensor, picture_rows: int) -> torch.Tensor:
-        """(1, 3, 1024, 1024) float32 → (1, 256, 64, 64). From `picture_rows` on the square must hold zeros."""
+        """(1, 3, 1024, 1024) float32 → (1, 256, 64, 64). The square is zero from `picture_rows` on."""
         x_BHWC = square_BCHW.permute(0, 2, 3, 1).contiguous()
         x_BHWC = _run(self._early, x_BHWC, picture_rows, self._empty)[-1]
         x_BHWC = _run(self._late, x_BHWC, x_BHWC.shape[1])[-1]
@@ -79,7 +81,7 @@ class LeanEncoder:
 def _run(
     layers: Sequence[Layer], x_BHWC: torch.Tensor, rows: int, empty: Sequence[torch.Tensor] | None = None
 ) -> list[torch.Tensor]:
-    """Every layer's output. Rows that the first `rows` rows of `x_BHWC` do not reach are taken from `empty`."""
+    """Every layer's output; rows that the first `rows` rows of `x_BHWC` do not reach are `empty`'s."""
     outputs = []
     for index, layer in enumerate(layers):
         _, height, width, _ = x_BHWC.shape
@@ -124,7 +126,7 @@ class Conv3x3:
 
 
 def folded(source: ConvNorm) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of the one convolution that equals `source` (convolution, then batch norm in eval mode)."""
+    """Weight and bias of the one convolution that equals `source`: convolution, then batch norm in eval mode."""
     norm = source.bn
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return source.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
@@ -161,7 +163,7 @@ class Stem:
 
 
 class Bottleneck:
-    """Expand, 3×3 per channel, project: timm's MBConv (with a sum and a GELU behind it) and PatchMerging (without)."""
+    """Expand, 3×3 per channel, project: timm's PatchMerging, and its MBConv, which adds a sum and a GELU."""
 
     def __init__(self, source: MBConv | PatchMerging) -> None:
         self._expand, self._expand_bias = folded_linear(source.conv1)
@@ -228,9 +230,7 @@ class WindowBlock:
         count = -(-width // side)
         qkv = self._qkv_of_padding.expand(side, count * side, -1).contiguous()
         qkv[:rows, :width] = self._qkv(self._norm(x_BRWC[0]))
-        windows = (
-            qkv.view(side, count, side, heads, -1).transpose(0, 1).reshape(count, side * side, heads, -1)
-        )
+        windows = qkv.view(side, count, side, heads, -1).transpose(0, 1).reshape(count, side * side, heads, -1)
         q, k, v = windows.transpose(1, 2).chunk(3, dim=-1)  # each (windows, heads, N, channels of a head)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias_1hNN)
         mixed = mixed.transpose(1, 2).reshape(count, side, side, channels).transpose(0, 1)

@@ -1,7 +1,7 @@
-"""Which tensor of the published checkpoint fills which parameter of ours; nothing is left over, nothing left empty.
+"""Which tensor of the published checkpoint fills which parameter of ours, with none left over on either side.
 
-In: a state dict in the names of `mobile_sam.pt`. Out: the same tensors in the names of network.py. Called by network.py.
-Knows nothing of files.
+In: a state dict in the names of `mobile_sam.pt`. Out: the same tensors in the names of network.py. Called
+by network.py. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.errors import UnexpectedModel
 
 # Checkpoint tensors that no module of ours has, and why.
 UNUSED = {
-    "image_encoder.norm_head.": "norm before the ImageNet classifier; the encoder's output branches off before it",
+    "image_encoder.norm_head.": "norm before the classifier; the embedding branches off before it",
     "image_encoder.head.": "the ImageNet classifier of the pre-training",
 }
 
