@@ -26,12 +26,8 @@ class Landmarks:
     """What the model says of one region."""
 
     presence: float  # 0..1, is this a hand
-    left_if_mirrored: (
-        float  # 0..1, a left hand IF the image is a mirrored selfie: in a plain image, a right one
-    )
-    points_px: (
-        np.ndarray
-    )  # (21, 3) float32: image pixels; z in the same scale, 0 at the wrist, negative = nearer
+    left_if_mirrored: float  # 0..1, a left hand IF the image is a mirrored selfie: in a plain image, a right one
+    points_px: np.ndarray  # (21, 3) float32: image pixels; z in the same scale, 0 at the wrist, negative = nearer
     world_m: np.ndarray  # (21, 3) float32: metres, axes of the image, origin at the hand's centre
 
 

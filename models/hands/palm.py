@@ -19,8 +19,8 @@ from models.litert import LiteRtModel
 
 KEYPOINTS = 7
 VALUES = 4 + 2 * KEYPOINTS  # per anchor: box centre x, y, width, height, then the keypoints
-SCORE_CLIP = 100.0  # score_clipping_thresh, before the sigmoid
-MIN_SCORE = 0.5
+# A score of 0.5 (min_score_thresh) before the sigmoid. MediaPipe clips at 100 first, to no effect.
+MIN_LOGIT = 0.0
 SAME_PALM_IOU = 0.3  # min_suppression_threshold
 
 
@@ -57,21 +57,21 @@ class PalmDetector:
 
 
 def decode(logits: np.ndarray, boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that pass MIN_SCORE: scores (n,) and values (n, 18), xyxy then keypoints, as shares of the input.
+    """Rows that pass MIN_LOGIT: scores (n,) and values (n, 18), xyxy then keypoints, as shares of the input.
 
     logits (N,), boxes (N, 18) in input pixels relative to anchors (N, 2).
     """
-    scores = 1 / (1 + np.exp(-np.clip(logits, -SCORE_CLIP, SCORE_CLIP)))
-    rows = np.flatnonzero(scores >= MIN_SCORE)
+    rows = np.flatnonzero(logits >= MIN_LOGIT)
+    scores = 1 / (1 + np.exp(-logits[rows]))
     points = boxes[rows].reshape(-1, VALUES // 2, 2) / np.float32(INPUT_SIZE_PX)
     centre, size = points[:, 0] + anchors[rows], points[:, 1]
     corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
     keypoints = (points[:, 2:] + anchors[rows, None]).reshape(-1, 2 * KEYPOINTS)
-    return scores[rows], np.concatenate([corners, keypoints], axis=1)
+    return scores, np.concatenate([corners, keypoints], axis=1)
 
 
 def weighted_nms(scores: np.ndarray, values: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """One (score, values) per palm: the best row's score, the score-weighted mean of the rows that overlap it.
+    """(score, values) of each palm: its best row's score, the score-weighted mean of the rows that overlap.
 
     Averaging steadies the box where plain suppression would jump between neighbours (BlazeFace,
     arXiv:1907.05047).

@@ -34,7 +34,7 @@ class Region:
     rotation_rad: float
 
     def image_from_unit(self) -> np.ndarray:
-        """(2, 3) float64: from a place in the square, (0, 0) top left to (1, 1) bottom right, to the image."""
+        """(2, 3) float64: from places in the square, (0, 0) top left, (1, 1) bottom right, to the image."""
         along = self.side_px * math.cos(self.rotation_rad)
         across = self.side_px * math.sin(self.rotation_rad)
         x = self.centre_x_px - 0.5 * along + 0.5 * across
@@ -43,7 +43,7 @@ class Region:
 
 
 def crop(image: np.ndarray, region: Region, size_px: int, border: int) -> np.ndarray:
-    """The region as an upright (size_px, size_px, 3) uint8 picture, bilinear; `border` fills what lies outside.
+    """The region as an upright (size_px, size_px, 3) uint8 picture, bilinear; `border` is OpenCV's mode.
 
     A pixel's corner maps to a pixel's corner (no half-pixel shift), as in
     image_to_tensor_converter_opencv.cc. It warps by perspective as that file does: the affine warp rounds

@@ -47,8 +47,8 @@ class HandTracker:
             palms = self._palms(image)[: self.max_hands]
             regions = [region_of_palm(palm.box_px, palm.keypoints_px) for palm in palms] + regions
         found = [self._landmarks(image, region) for region in without_repeats(regions)]
-        return [
-            TrackedHand(one, region_of_landmarks(one.points_px))
-            for one in found
-            if one.presence > MIN_PRESENCE
-        ]
+        hands = [one for one in found if one.presence > MIN_PRESENCE]
+        if len(hands) > self.max_hands:
+            # New palms and followed hands together may be too many; MediaPipe then gives more hands than asked for.
+            hands = sorted(hands, key=lambda one: one.presence, reverse=True)[: self.max_hands]
+        return [TrackedHand(one, region_of_landmarks(one.points_px)) for one in hands]
