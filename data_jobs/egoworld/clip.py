@@ -83,7 +83,7 @@ class ClipReader:
             if int(window.frame_index[0]) in chosen:
                 yield window
 
-    def timestamps_s(self) -> np.ndarray:
+    def times_s(self) -> np.ndarray:
         """Presentation time of every frame of the clip in seconds, (frames,) float64, without making pictures.
 
         Raises as `windows`; where the container tells the times, packets are read but not decoded.
@@ -96,16 +96,6 @@ class ClipReader:
         if len(times) != self.clip.frame_count or times[-1] != self.clip.end_pts:
             raise self._miscounted(times)
         return self._seconds(np.array(times, np.int64))
-
-    def times_s(self) -> np.ndarray:
-        """Presentation time of every frame, (frame_count,) float64 seconds; decodes only where the container is silent."""
-        clip = self.clip
-        with self._decoder() as decoder:
-            packets = decoder.packets_between(clip.start_pts, clip.end_pts, clip.frame_count)
-        if packets is None:
-            return np.concatenate([window.timestamp_s for window in self.windows()])
-        pts = np.array([packet.pts for packet in packets], np.int64)
-        return pts * clip.time_base.numerator / clip.time_base.denominator
 
     def _sought(self, decoder: Decoder, packets: list[PacketTime], wanted: list[int]) -> Iterator[Window]:
         """Go through the wanted frames; seek only to the first one and where a keyframe lies in between."""
@@ -168,6 +158,7 @@ class ClipReader:
     def _window(self, images: np.ndarray, times: list[int], first_index: int) -> Window:
         pts = np.array(times, np.int64)
         index = np.arange(first_index, first_index + len(times))
+        images.flags.writeable = False  # a record copies what could still be written to; here that is megabytes
         return Window(images=images, pts=pts, frame_index=index, timestamp_s=self._seconds(pts))
 
     def _seconds(self, pts: np.ndarray) -> np.ndarray:

@@ -63,29 +63,40 @@ class Outcome:
 class LedgerPort(Protocol):
     """What the guard needs of a ledger, whichever side of an actor boundary it lives on."""
 
-    def start(self, attempt_id: str, unit_id: str, stage: str, epoch: int, worker: str) -> Standing: ...
+    def start(self, attempt_id: str, unit_id: str, stage: str, epoch: int, worker: str) -> Standing:
+        """Record that an attempt begins; what was known before it."""
 
-    def finish(self, attempt_id: str, unit_id: str, failure: Failure | None, next_state: UnitState) -> None: ...
+    def finish(self, attempt_id: str, unit_id: str, failure: Failure | None, next_state: UnitState) -> None:
+        """Close an attempt."""
 
-    def bury(self, unit_id: str, stage: str, failure: Failure, attempts: int) -> None: ...
+    def bury(self, unit_id: str, stage: str, failure: Failure, attempts: int) -> None:
+        """Record a dead letter."""
 
 
 class Executor(Protocol):
     """Runs stage calls somewhere: sandbox.Sandbox or sandbox.InProcess."""
 
-    def call(self, request: Any, timeout_s: float) -> Any: ...
+    def start(self) -> None:
+        """Get ready before the first call; RunError if that fails."""
 
-    def close(self) -> None: ...
+    def call(self, request: Any, timeout_s: float) -> Any:
+        """The task's answer, or a Failure; RunError is raised."""
+
+    def close(self) -> None:
+        """Free everything."""
 
 
 class Job(Protocol):
     """What a batch job tells the guard about its units."""
 
-    def unit_id(self, row: Row) -> str: ...
+    def unit_id(self, row: Row) -> str:
+        """Name of the unit."""
 
-    def frames(self, row: Row) -> int: ...
+    def frames(self, row: Row) -> int:
+        """Its size."""
 
-    def timeout_s(self, row: Row) -> float: ...
+    def timeout_s(self, row: Row) -> float:
+        """Seconds that one stage of it may take."""
 
     def is_settled(self, row: Row) -> bool:
         """Whether the published tree already holds the unit, done or dead."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, cast
 
 import sqlite_utils
@@ -70,9 +69,7 @@ class Ledger:
 
     def begin(self, run_id: str, engine: str, config: str) -> int:
         """Open a new epoch of the run and return its number; attempts left open by a dead epoch are interrupted."""
-        self._db.execute(
-            "UPDATE attempts SET state='interrupted', ended_ns=? WHERE state='running'", (time.time_ns(),)
-        )
+        self._db.execute("UPDATE attempts SET state='interrupted', ended_ns=? WHERE state='running'", (time.time_ns(),))
         row = self._db.execute(
             "INSERT INTO runs(run_id, engine, config, started_ns) VALUES (?,?,?,?) RETURNING epoch",
             (run_id, engine, config, time.time_ns()),
@@ -183,14 +180,17 @@ class Ledger:
         )
         return {stage: (n, failed, seconds) for stage, n, failed, seconds in rows}
 
-    def stage_frames(self, epoch: int) -> dict[str, int]:
-        """Per stage: frames of the units whose attempt is done in this epoch."""
-        rows = self._db.execute(
-            "SELECT stage, SUM(frames) FROM attempts JOIN units USING(unit_id) "
-            "WHERE attempts.state='done' AND epoch=? GROUP BY stage",
+    def seconds_of(self, unit_ids: Sequence[str], epoch: int) -> float:
+        """Seconds that the successful attempts of these units took in this epoch, all stages together."""
+        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS chosen (unit_id TEXT PRIMARY KEY)")
+        self._db.execute("DELETE FROM chosen")
+        self._db.executemany("INSERT OR IGNORE INTO chosen VALUES (?)", [(unit,) for unit in unit_ids])
+        row = self._db.execute(
+            "SELECT SUM(ended_ns - started_ns) / 1e9 FROM attempts JOIN chosen USING(unit_id) "
+            "WHERE state='done' AND epoch=?",
             (epoch,),
-        )
-        return dict(rows.fetchall())
+        ).fetchone()
+        return float(row[0] or 0.0)
 
     def busy_span_s(self, epoch: int) -> float:
         """Seconds from the first start to the last end of an attempt in this epoch; 0 when there was none."""

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from data_jobs.runs.errors import InputError, ResourceError, RunError, TransientError
-from data_jobs.runs.keys import canonical_json
+from data_jobs.runs.keys import pretty_json
 
 Cause = Literal["input", "transient", "resource", "bug", "worker_crash", "timeout"]
 
@@ -87,6 +87,5 @@ class DeadLetter(BaseModel):
     repro: str
 
     def to_bytes(self) -> bytes:
-        """Deterministic JSON, one key per line for human readers."""
-        lines = ",\n".join(f"  {canonical_json(k)}: {canonical_json(v)}" for k, v in self.model_dump().items())
-        return f"{{\n{lines}\n}}\n".encode()
+        """Deterministic JSON for human readers."""
+        return pretty_json(self.model_dump())

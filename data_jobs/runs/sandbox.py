@@ -57,6 +57,10 @@ class Sandbox:
         self._child: Any = None
         self._pipe: Connection | None = None
 
+    def start(self) -> None:
+        """Have a child with its models loaded, so that the first call does not wait; RunError if that fails."""
+        self._ready()
+
     def call(self, request: Any, timeout_s: float) -> Any:
         """The task's answer, or a Failure. RunError (the place, not the unit, is at fault) is raised."""
         pipe = self._ready()
@@ -135,11 +139,15 @@ class InProcess:
         self._task = build()
         self._loaded = False
 
-    def call(self, request: Any, timeout_s: float) -> Any:  # noqa: ARG002 - nobody is there to end a hang
-        """The task's answer, or a Failure; RunError is raised."""
+    def start(self) -> None:
+        """Load the task's models; RunError if that fails."""
         if not self._loaded:
             _load(self._task)
             self._loaded = True
+
+    def call(self, request: Any, timeout_s: float) -> Any:  # timeout_s: nobody is there to end a hang
+        """The task's answer, or a Failure; RunError is raised."""
+        self.start()
         return _attempt(self._task, request)
 
     def close(self) -> None:

@@ -90,7 +90,7 @@ class Store:
             for name, data in files.items():
                 write_durably(staged / name, data)
             try:
-                os.rename(staged, final)
+                staged.rename(final)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -102,7 +102,7 @@ class Store:
         return self.root / STAGING / f"{os.getpid()}-{uuid.uuid4().hex}"
 
 
-class place_errors:  # noqa: N801 - reads as a verb phrase where it is used
+class place_errors:
     """Turn 'the place is full, read-only or forbidden' into one RunError sentence; other errors pass."""
 
     def __init__(self, place: Path) -> None:
@@ -151,3 +151,12 @@ def tree_sha256(run_folder: Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         tree.update(f"{path.relative_to(run_folder).as_posix()}\0{content}\n".encode())
     return tree.hexdigest()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file that may be there already, whole or not at all. For records of the run itself, not for results."""
+    with place_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        write_durably(staged, data)
+        staged.replace(path)
