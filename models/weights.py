@@ -81,9 +81,7 @@ class Catalogue:
             return self.entries[name]
         near = difflib.get_close_matches(name, self.entries, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownWeight(
-            f"no weight is called {name!r}.{hint} There are: {', '.join(sorted(self.entries))}"
-        )
+        raise UnknownWeight(f"no weight is called {name!r}.{hint} There are: {', '.join(sorted(self.entries))}")
 
     def path_of(self, name: str) -> Path:
         """Where the file lies. MissingWeight, with the command to run, unless it is there in full size."""
@@ -92,13 +90,9 @@ class Catalogue:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise MissingWeight(
-                f"the weight {name!r} is not in {self.cache_dir}; get it with `{command}`"
-            ) from error
+            raise MissingWeight(f"the weight {name!r} is not in {self.cache_dir}; get it with `{command}`") from error
         if size != entry.size:
-            raise MissingWeight(
-                f"{path} has {size:,} bytes, expected {entry.size:,}; mend it with `{command}`"
-            )
+            raise MissingWeight(f"{path} has {size:,} bytes, expected {entry.size:,}; mend it with `{command}`")
         return path
 
     def embedded(self) -> list[str]:
@@ -117,23 +111,28 @@ class Catalogue:
         name) or CacheUnwritable.
         """
         wanted = {name: self.entry(name) for name in names or self.embedded()}
-        fetcher, failed, paths = Fetcher(), [], {}
-        for name, entry in wanted.items():
-            try:
-                with self._locked(entry):
-                    paths[name] = self._fetch_one(name, entry, fetcher, tell)
-            except WeightUnavailable as error:
-                failed.append(str(error))
-            except OSError as error:
-                if error.errno not in DISK_ERRORS:
-                    raise
-                raise CacheUnwritable(
-                    f"{self.cache_dir} cannot take {entry.file}, {entry.size:,} bytes: {error.strerror}; "
-                    f"make room or set {CACHE_VARIABLE} to a folder that can be written"
-                ) from error
+        paths, failed = {}, []
+        with Fetcher() as fetcher:
+            for name, entry in wanted.items():
+                try:
+                    paths[name] = self._fetch_locked(name, entry, fetcher, tell)
+                except WeightUnavailable as error:
+                    failed.append(str(error))
         if failed:
             raise WeightUnavailable("\n".join(failed))
         return paths
+
+    def _fetch_locked(self, name: str, entry: Entry, fetcher: Fetcher, tell: Callable[[str], None]) -> Path:
+        try:
+            with self._locked(entry):
+                return self._fetch_one(name, entry, fetcher, tell)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise CacheUnwritable(
+                f"{self.cache_dir} cannot take {entry.file}, {entry.size:,} bytes: {error.strerror}; "
+                f"make room or set {CACHE_VARIABLE} to a folder that can be written"
+            ) from error
 
     def _path(self, name: str) -> Path:
         return self.cache_dir / self.entry(name).file
@@ -299,9 +298,7 @@ def _main() -> None:
     @app.command("fetch")
     def fetch_(names: list[str] | None = names_argument) -> None:
         """Bring files into the cache, each checked against its sha256."""
-        fetch(
-            names or (), tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-        )
+        fetch(names or (), tell=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
 
     @app.command("verify")
     def verify_(names: list[str] | None = names_argument) -> None:

