@@ -29,18 +29,19 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 CLIP, CLIP_FRAMES = "blocks.mp4", 120  # two hands sorting blocks, 1280×720
 VARIANTS: tuple[Variant, ...] = ("full", "lite")
 
-# Run by the peer's interpreter: milliseconds per frame, static and following.
+# Run by the peer's interpreter: median milliseconds per frame, static and following.
 PEER = """
 import sys, time, numpy, mediapipe
 frames = numpy.load(sys.argv[1])
 for static in (True, False):
     settings = dict(static_image_mode=static, max_num_hands=2, model_complexity=int(sys.argv[2]))
     with mediapipe.solutions.hands.Hands(**settings) as hands:
-        hands.process(frames[0])
-        start = time.perf_counter()
+        times = []
         for frame in frames:
+            start = time.perf_counter()
             hands.process(frame)
-        print((time.perf_counter() - start) / len(frames) * 1e3)
+            times.append(time.perf_counter() - start)
+        print(numpy.median(times) * 1e3)
 """
 
 
@@ -114,11 +115,13 @@ def cost(variant: Variant, frames: np.ndarray, peer: Path | None) -> dict[str, s
 
 
 def per_frame_ms(work: Callable[[np.ndarray], list[Hand]], frames: np.ndarray) -> float:
-    """Mean wall time of `work` over all frames."""
-    start = time.perf_counter()
+    """Median wall time of `work`: a machine that is busy for a moment does not change it."""
+    times = []
     for frame in frames:
+        start = time.perf_counter()
         work(frame)
-    return (time.perf_counter() - start) / len(frames) * 1e3
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3
 
 
 def peer_ms(python: Path, variant: Variant, frames: np.ndarray) -> list[float]:

@@ -6,9 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from models import weights as catalogue
 from models.errors import ModelError
+
+# No deadline: an example that waits for a busy machine is not a failure, and pytest-timeout ends what hangs.
+settings.register_profile("reafference", deadline=None)
+settings.load_profile("reafference")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
