@@ -7,7 +7,7 @@ adding a class here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -78,23 +78,23 @@ class FixedStride(_Block):
         return "fixed_stride/1"
 
     def split(self, video: Video) -> Split:
-        """Cut at start + k·(clip length − overlap); a time without frames makes no clip."""
-        stride = _in_pts(self.clip_length_s, video) - _in_pts(self.overlap_s, video)
-        origin, starts, at = int(video.pts[0]), [], 0
-        while at < video.frame_count:  # from frame to frame, not from k to k: a gap of years costs one step
-            starts.append(at)
-            k = (int(video.pts[at]) - origin) // stride + 1
-            at = _first_at(video.pts, origin + k * stride)
-        return Split(tuple(self._ranges(video, starts, stride)))
-
-    def _ranges(self, video: Video, starts: list[int], stride: Fraction) -> Iterator[tuple[int, int]]:
-        if len(starts) > 1 and _seconds(video, starts[-1], video.frame_count) < self.min_clip_s:
-            starts = starts[:-1]
+        """Cut at start + k·(clip length − overlap); a time without frames makes no clip, nor one inside another."""
         origin, length = int(video.pts[0]), _in_pts(self.clip_length_s, video)
-        for start in starts[:-1]:
+        stride = length - _in_pts(self.overlap_s, video)
+        cells: list[int] = []
+        ranges: list[tuple[int, int]] = []
+        start = end = 0
+        while end < video.frame_count:  # from frame to frame, not from k to k: a gap of years costs one step
             k = (int(video.pts[start]) - origin) // stride
-            yield start, _first_at(video.pts, origin + k * stride + length)
-        yield starts[-1], video.frame_count
+            end = _first_at(video.pts, origin + k * stride + length)
+            if not ranges or end > ranges[-1][1]:
+                ranges.append((start, end))
+                cells.append(k)
+            start = _first_at(video.pts, origin + (k + 1) * stride)
+        follows_at_once = len(cells) > 1 and cells[-1] == cells[-2] + 1  # else a gap would lie within the clip
+        if follows_at_once and _seconds(video, *ranges[-1]) < self.min_clip_s:
+            ranges[-2:] = [(ranges[-2][0], ranges[-1][1])]
+        return Split(tuple(ranges))
 
 
 class SceneDetect(_Block):
