@@ -62,9 +62,9 @@ class FixedStride(_Block):
     is one take."""
 
     method: Literal["fixed_stride"] = "fixed_stride"
-    clip_length_s: float = Field(10.0, gt=0, description="seconds of video per clip")
-    overlap_s: float = Field(0.0, ge=0, description="seconds that a clip shares with the one before")
-    min_clip_s: float = Field(1.0, ge=0, description="a shorter remainder joins the clip before it")
+    clip_length_s: float = Field(default=10.0, gt=0, description="seconds of video per clip")
+    overlap_s: float = Field(default=0.0, ge=0, description="seconds that a clip shares with the one before")
+    min_clip_s: float = Field(default=1.0, ge=0, description="a shorter remainder joins the clip before it")
 
     @model_validator(mode="after")
     def _overlap_leaves_a_step(self) -> FixedStride:
@@ -102,9 +102,11 @@ class SceneDetect(_Block):
     video whole."""
 
     method: Literal["scenedetect", "none"] = "scenedetect"
-    min_scene_len_s: float = Field(1.0, ge=0, description="no shot is shorter; a cut too near is dropped")
-    fallback_full_clip: bool = Field(True, description="where detection fails: one clip of the whole video, marked so")
-    overlap_s: float = Field(1.0, ge=0, description="a clip begins this much before its cut")
+    min_scene_len_s: float = Field(default=1.0, ge=0, description="no shot is shorter; a cut too near is dropped")
+    fallback_full_clip: bool = Field(
+        default=True, description="where detection fails: one clip of the whole video, marked so"
+    )
+    overlap_s: float = Field(default=1.0, ge=0, description="a clip begins this much before its cut")
 
     @model_validator(mode="after")
     def _makes_clips(self) -> SceneDetect:

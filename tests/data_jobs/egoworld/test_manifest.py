@@ -11,8 +11,7 @@ import pytest
 
 from data_jobs.egoworld import manifest as module
 from data_jobs.egoworld.clip import ClipReader
-from data_jobs.egoworld.discover import discover
-from data_jobs.egoworld.manifest import CLIP_SCHEMA, build_manifest, clip_from_row, clips, unchanged
+from data_jobs.egoworld.manifest import CLIP_SCHEMA, build_manifest, clip_from_row, clips
 from data_jobs.egoworld.splitters import FixedStride
 from data_jobs.runs.errors import RunError, TransientError
 from tests.data_jobs.egoworld.film import even, number_of, write_film
@@ -94,13 +93,12 @@ def test_unchanged_files_are_not_read_again(folder, monkeypatch):
     assert other.clip_table["clip_id"].to_pylist() != again.clip_table["clip_id"].to_pylist()
 
 
-def test_unchanged_tells_a_touched_file_from_an_untouched_one(folder):
+def test_a_file_that_was_written_anew_is_read_again(folder):
     known = build_manifest([folder], SECOND)
-    assert all(unchanged(known, found) for found in discover([folder]))
     write_film(folder / "a.mp4", even(10))
-    write_film(folder / "new.mp4", even(10))
-    changed = [found.name for found in discover([folder]) if not unchanged(known, found)]
-    assert changed == ["a.mp4", "new.mp4"]
+    again = build_manifest([folder], SECOND, known=known)
+    assert [video.frame_count for video in again.videos] == [10, 40, 75]  # its copy is now the only one of its kind
+    assert again.duplicates == ()
 
 
 def test_nothing_but_bad_files_is_still_a_manifest(tmp_path):
