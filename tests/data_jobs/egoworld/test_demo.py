@@ -1,5 +1,7 @@
 """The rendered demo: posed as asked, drawn where geometry says, the same on every run, and found by the hand models."""
 
+import itertools
+
 import av
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def test_bending_closes_the_finger_to_the_palm_and_keeps_bone_lengths():
     assert bent["index-finger-tip"][2] < rest["index-finger-tip"][2] - 0.04  # the palm looks along -z
     np.testing.assert_array_equal(bent["ring-finger-tip"], rest["ring-finger-tip"])
     chain = ["index-finger-phalanx-proximal", "index-finger-phalanx-intermediate", "index-finger-phalanx-distal"]
-    for near, far in zip(chain[:-1], chain[1:], strict=True):
+    for near, far in itertools.pairwise(chain):
         assert np.linalg.norm(bent[far] - bent[near]) == pytest.approx(np.linalg.norm(rest[far] - rest[near]))
 
 
