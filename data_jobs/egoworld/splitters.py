@@ -62,9 +62,13 @@ class FixedStride(_Block):
     is one take."""
 
     method: Literal["fixed_stride"] = "fixed_stride"
-    clip_length_s: float = Field(default=10.0, gt=0, description="seconds of video per clip")
-    overlap_s: float = Field(default=0.0, ge=0, description="seconds that a clip shares with the one before")
-    min_clip_s: float = Field(default=1.0, ge=0, description="a shorter remainder joins the clip before it")
+    clip_length_s: float = Field(default=10.0, gt=0, allow_inf_nan=False, description="seconds of video per clip")
+    overlap_s: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="seconds that a clip shares with the one before"
+    )
+    min_clip_s: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="a shorter remainder joins the clip before it"
+    )
 
     @model_validator(mode="after")
     def _overlap_leaves_a_step(self) -> FixedStride:
@@ -102,11 +106,15 @@ class SceneDetect(_Block):
     video whole."""
 
     method: Literal["scenedetect", "none"] = "scenedetect"
-    min_scene_len_s: float = Field(default=1.0, ge=0, description="no shot is shorter; a cut too near is dropped")
+    min_scene_len_s: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="no shot is shorter; a cut too near is dropped"
+    )
     fallback_full_clip: bool = Field(
         default=True, description="where detection fails: one clip of the whole video, marked so"
     )
-    overlap_s: float = Field(default=1.0, ge=0, description="a clip begins this much before its cut")
+    overlap_s: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="a clip begins this much before its cut"
+    )
 
     @model_validator(mode="after")
     def _makes_clips(self) -> SceneDetect:

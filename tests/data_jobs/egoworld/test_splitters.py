@@ -109,6 +109,7 @@ def test_the_earlier_tools_block_is_accepted():
         ({"method": "hand_sped"}, "unknown splitter 'hand_sped'; choose one of fixed_stride, scenedetect, none"),
         ({"method": "fixed_stride", "clip_lenght_s": 5}, "did you mean 'clip_length_s'"),
         ({"clip_length_s": 0}, "greater than 0"),
+        ({"clip_length_s": float("inf")}, "finite number"),
         ({"clip_length_s": 5, "overlap_s": 5}, "overlap_s 5.0 must be below clip_length_s 5.0"),
         ({"method": "none", "fallback_full_clip": False}, "method none needs fallback_full_clip: true"),
     ],
