@@ -38,7 +38,7 @@ class DepthAnything:
                 network = AutoModelForDepthEstimation.from_pretrained(REPOSITORY)
             except OSError as error:
                 raise OSError(
-                    f"{REPOSITORY} is neither cached nor reachable; use --depth sensor, or fetch it where there is a hub"
+                    f"{REPOSITORY} is neither cached nor reachable; use the sensor's depth, or fetch it from a hub"
                 ) from error
         self._network = network.eval().to(self._device)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from models.drqv2 import Snapshot, load_snapshot
+from models.errors import UnexpectedModel
 
 # One core is left to the control loop and the camera.
 THREADS = 1
@@ -31,11 +32,13 @@ class So101Policy:
         self._snapshot: Snapshot | None = None
 
     def load(self) -> None:
-        """Read the snapshot. Raises OSError without a file, ValueError when it is of another layout or kind."""
+        """Read the snapshot. Raises OSError without a file, UnexpectedModel when it is of another layout or kind."""
         snapshot = load_snapshot(self._path)
         kind = snapshot.config.get("env", {}).get("obs_type")
         if kind != OBSERVATION_TYPE:
-            raise ValueError(f"{self._path} was trained on {kind!r} pictures; this reader serves {OBSERVATION_TYPE!r}")
+            raise UnexpectedModel(
+                f"{self._path} was trained on {kind!r} pictures; this reader serves {OBSERVATION_TYPE!r}"
+            )
         snapshot.network.to(self._device)
         self._snapshot = snapshot
 

@@ -27,7 +27,7 @@ class So101Segmenter:
         self._checkpoint: SegCheckpoint | None = None
 
     def load(self) -> None:
-        """Read the checkpoint. Raises OSError without a file, ValueError when it is of another layout."""
+        """Read the checkpoint. Raises OSError without a file, UnexpectedModel when it is of another layout."""
         checkpoint = load_checkpoint(self._path)
         checkpoint.network.to(self._device)
         self._checkpoint = checkpoint

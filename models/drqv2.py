@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from models import inert_pickle
+from models.errors import UnexpectedModel
 from models.layout import require_same_layout
 
 ENCODER_SIDE = 35  # 84 → 41 → 39 → 37 → 35 with strides 2, 1, 1, 1 and no padding
@@ -138,12 +139,12 @@ def exploration_std(schedule: str, iteration: int) -> float:
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Read a `*_snapshot.pt` on the CPU. Raises ValueError naming what differs, OSError without a file."""
+    """Read a `*_snapshot.pt` on the CPU. Raises UnexpectedModel naming what differs, OSError without a file."""
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     content = inert_pickle.load(path)
     if not isinstance(content, dict) or "agent" not in content or "cfg" not in content:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} is not a policy snapshot: it has {found}, expected `agent` and `cfg`")
+        raise UnexpectedModel(f"{path} is not a policy snapshot: it has {found}, expected `agent` and `cfg`")
     config = content["cfg"].plain() if isinstance(content["cfg"], inert_pickle.Inert) else content["cfg"]
     weights = _own_weights(content["agent"])
     network = _network_for(path, weights, int(config.get("frame_stack", 3)))
@@ -167,8 +168,7 @@ def _network_for(path: Path, weights: dict[str, torch.Tensor], frames: int) -> D
         low_dim = weights["actor_model.input_preprocess_modules.low_dim_obs.0.weight"].shape[1]
         actions = weights["actor_model.out_mlp.0.weight"].shape[0]
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{path} is of another layout: {error} is missing") from error
+        raise UnexpectedModel(f"{path} is of another layout: {error} is missing") from error
     if channels % frames or low_dim % frames:
-        raise ValueError(f"{path}: {channels} channels and {low_dim} numbers do not divide into {frames} frames")
+        raise UnexpectedModel(f"{path}: {channels} channels and {low_dim} numbers do not divide into {frames} frames")
     return DrQv2(frames=frames, planes=channels // frames, low_dim=low_dim // frames, actions=actions)
-

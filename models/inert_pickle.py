@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.errors import UnexpectedModel
+
 DTYPES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -164,15 +166,15 @@ class _Reader(pickle.Unpickler):
 
 
 def load(path: Path) -> Any:
-    """The content of a zip checkpoint. Raises ValueError saying what it is not, OSError when it cannot be read."""
+    """The content of a zip checkpoint. Raises UnexpectedModel saying what it is not, OSError when it cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
             if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
-                raise ValueError(f"{path} is not a torch checkpoint: it has {len(pickles)} usable data.pkl")
+                raise UnexpectedModel(f"{path} is not a torch checkpoint: it has {len(pickles)} usable data.pkl")
             folder = pickles[0].filename.removesuffix("/data.pkl")
             return _Reader(io.BytesIO(archive.read(pickles[0])), archive, folder).load()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a torch checkpoint (no zip archive)") from error
+        raise UnexpectedModel(f"{path} is not a torch checkpoint (no zip archive)") from error
     except (pickle.UnpicklingError, KeyError, IndexError, TypeError, AttributeError, EOFError) as error:
-        raise ValueError(f"{path} is refused: {error}") from error
+        raise UnexpectedModel(f"{path} is refused: {error}") from error

@@ -16,9 +16,10 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
+from models.errors import UnexpectedModel
 from models.layout import require_same_layout
 
 BACKBONE = "efficientvit_b0"
@@ -82,15 +83,15 @@ def normalise(rgb_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 def load_checkpoint(path: Path) -> SegCheckpoint:
-    """Read a Lightning checkpoint on the CPU, strictly. Raises ValueError naming what differs, OSError without a file."""
+    """Read a Lightning checkpoint on the CPU, strictly. Raises UnexpectedModel naming what differs, or OSError."""
     data = path.read_bytes()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises UnpicklingError, RuntimeError, EOFError and more here
-        raise ValueError(f"{path} is not a checkpoint that loads without running code: {error}") from error
+    except Exception as error:
+        raise UnexpectedModel(f"{path} is not a checkpoint that loads without running code: {error}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} is not a Lightning checkpoint: it has {found}, expected a `state_dict`")
+        raise UnexpectedModel(f"{path} is not a Lightning checkpoint: it has {found}, expected a `state_dict`")
     hyper = content.get("hyper_parameters", {})
     classes = int(hyper.get("num_classes", 6))
     weights = {k: v for k, v in content["state_dict"].items() if not k.startswith(METRIC_PREFIXES)}
@@ -107,4 +108,3 @@ def _run_of(content: dict[str, Any]) -> str:
         if isinstance(state, dict) and state.get("dirpath"):
             return Path(state["dirpath"]).name
     return ""
-

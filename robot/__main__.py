@@ -1,7 +1,8 @@
 """Command line of the control loop: `python -m robot --robot sim|so101|replay`.
 
-In: options. Out: a run with a live panel, a recording when asked for, an exit code (0 fine, 1 replay differed, 2 refused).
-The one file of this folder that may import `actors`: it is where networks from outside meet the loop (networks.py).
+In: options. Out: a run with a live panel, a recording when asked for, an exit code (0 fine, 1 replay differed,
+2 refused). The one file of this folder that may import `actors` and `models`: it is the composition root, where
+networks from outside meet the loop (networks.py).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from models.errors import ModelError
 from robot import faults
 from robot.arm import Arm
 from robot.client import RemotePolicy
 from robot.contract import PolicyContract, load_contract
 from robot.errors import RobotError
-from robot.loop import LoopReport
+from robot.loop import LoopReport, Sink
 from robot.networks import NetworkPerception, NetworkPolicy
 from robot.panel import TerminalPanel
 from robot.policies import Policy, ScriptedPick, StandStill
@@ -133,11 +135,11 @@ FAULT_AFTER_NS = 2_000_000_000
 def _loop(session: Session, options: dict[str, Any]) -> LoopReport:
     stop = threading.Event()
     _end_on_signals(stop, session)
-    recorder = _recorder(session, options)
+    recorder = _recorder(session, options, stop)
     arm = Arm()
     title = f"{options['robot'].value} · {session.contract.name} · {session.offer.name}"
     panel = TerminalPanel(console, title, session.loop.report, arm.lower_rad, arm.upper_rad)
-    sinks = [panel] if recorder is None else [panel, recorder, lambda _: recorder.failed.is_set() and stop.set()]
+    sinks: list[Sink] = [panel] if recorder is None else [panel, recorder]
     try:
         with panel if console.is_terminal else nullcontext():
             return session.run(options["seconds"], stop, sinks)
@@ -161,7 +163,9 @@ def _end_on_signals(stop: threading.Event, session: Session) -> None:
 def _robot(options: dict[str, Any], clock: Clock) -> Robot:
     if options["robot"] is RobotKind.so101:
         if not options["port"] or options["calibration"] is None:
-            raise RobotError("a real arm needs --port (see lerobot-find-port) and --calibration (see lerobot-calibrate)")
+            raise RobotError(
+                "a real arm needs --port (see lerobot-find-port) and --calibration (see lerobot-calibrate)"
+            )
         source = options["camera"]
         return So101Robot(
             So101Config(
@@ -210,14 +214,14 @@ def _policy(options: dict[str, Any], contract: PolicyContract, clock: Clock, dea
     return policy
 
 
-def PolicyLoader(path: Path) -> Any:  # noqa: N802 - imports torch, only when a checkpoint is named
+def PolicyLoader(path: Path) -> Any:
     """The actor that owns a policy checkpoint."""
     from actors.so101_policy import So101Policy
 
     return So101Policy(path)
 
 
-def SegmenterLoader(path: Path) -> Any:  # noqa: N802
+def SegmenterLoader(path: Path) -> Any:
     """The actor that owns a segmentation checkpoint."""
     from actors.so101_segmenter import So101Segmenter
 
@@ -229,7 +233,7 @@ def _load(make: Any, path: Path) -> Any:
     actor = make(path)
     try:
         actor.load()
-    except (OSError, ValueError) as error:
+    except (OSError, ModelError) as error:
         raise RobotError(str(error)) from error
     return actor
 
@@ -247,7 +251,7 @@ def _perception(options: dict[str, Any], contract: PolicyContract) -> NetworkPer
     return NetworkPerception(segmenter, depth, contract.image.disparity.depth_epsilon_m)
 
 
-def _recorder(session: Session, options: dict[str, Any]) -> Recorder | None:
+def _recorder(session: Session, options: dict[str, Any], stop: threading.Event) -> Recorder | None:
     if options["record"] is None:
         return None
     camera = session.robot.camera_offer()
@@ -267,6 +271,7 @@ def _recorder(session: Session, options: dict[str, Any]) -> Recorder | None:
         planes=session.offer.image_channels is not None,
         task="pick up the red cube",
         about=about,
+        on_failure=stop.set,
     )
 
 

@@ -67,11 +67,13 @@ class JointDecoder:
         step = self._scale_rad * np.clip(action, -1.0, 1.0).astype(np.float64)
         self._target = self._arm.clamp(joints_rad + step)
 
-    def wish(self, joints_rad: np.ndarray) -> np.ndarray:  # noqa: ARG002 - absolute since accept
+    def wish(self, joints_rad: np.ndarray) -> np.ndarray:
         """The target."""
         return self._target
 
 
 def make_decoder(contract: PolicyContract, arm: Arm) -> ActionDecoder:
     """The decoder of the contract's action space."""
-    return CartesianDecoder(contract, arm) if contract.action.space == "cartesian_delta" else JointDecoder(contract, arm)
+    return (
+        CartesianDecoder(contract, arm) if contract.action.space == "cartesian_delta" else JointDecoder(contract, arm)
+    )

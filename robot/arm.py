@@ -95,6 +95,4 @@ def roll_pitch_yaw(rotation: np.ndarray) -> np.ndarray:
     pitch = np.arctan2(-rotation[2, 0], horizontal)
     if horizontal < 1e-6:
         return np.array([np.arctan2(-rotation[1, 2], rotation[1, 1]), pitch, 0.0])
-    return np.array(
-        [np.arctan2(rotation[2, 1], rotation[2, 2]), pitch, np.arctan2(rotation[1, 0], rotation[0, 0])]
-    )
+    return np.array([np.arctan2(rotation[2, 1], rotation[2, 2]), pitch, np.arctan2(rotation[1, 0], rotation[0, 0])])

@@ -43,7 +43,7 @@ DEPLOYED = CartesianController(kind="from_current", gain=1.0, locked_joints=(3, 
 
 
 def damped_step(arm: Arm, joints_rad: np.ndarray, target_m: np.ndarray, locked: tuple[int, ...]) -> np.ndarray:
-    """(5,) rad towards the target: (JᵀJ + λ²I)⁻¹ Jᵀ e over the joints that are not locked, each at most MAX_STEP_RAD."""
+    """(5,) rad towards the target: (JᵀJ + λ²I)⁻¹ Jᵀ e over the free joints, each at most MAX_STEP_RAD."""
     free = [joint for joint in range(N_ARM_JOINTS) if joint not in locked]
     jacobian = arm.jacobian(joints_rad)[:, free]
     error_m = target_m - arm.tool_position(joints_rad)

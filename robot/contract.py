@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robot.cartesian import CartesianController
 from robot.errors import ContractError
@@ -36,8 +36,8 @@ Interpolation = Literal["area", "linear"]
 Order = Literal["normalise_then_crop", "crop_then_normalise"]
 
 
-class _Part(BaseModel, frozen=True, extra="forbid"):
-    pass
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CameraTerms(_Part):
@@ -174,7 +174,7 @@ class Mismatch:
 
 
 def load_contract(name_or_path: str) -> PolicyContract:
-    """A contract by name (configs/contracts/NAME.yaml) or path. Raises ContractError naming the choices or the field."""
+    """A contract by name (configs/contracts/NAME.yaml) or path. Raises ContractError naming choices or field."""
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else CONTRACTS / f"{name_or_path}.yaml"
     if not path.is_file():
         choices = ", ".join(sorted(p.stem for p in CONTRACTS.glob("*.yaml")))
@@ -209,7 +209,9 @@ def policy_mismatches(contract: PolicyContract, policy: PolicyOffer) -> list[Mis
     if contract.checkpoint_sha256 and contract.checkpoint_sha256 != policy.checkpoint_sha256:
         found.append(Mismatch("checkpoint", contract.checkpoint_sha256, policy.checkpoint_sha256))
     if policy.normalises_input is True and image.normalised_by == "pipeline":
-        found.append(Mismatch("double_normalisation", "input that the pipeline normalised", "a policy that does it too"))
+        found.append(
+            Mismatch("double_normalisation", "input that the pipeline normalised", "a policy that does it too")
+        )
     if policy.normalises_input is False and image.normalised_by == "policy":
         found.append(Mismatch("no_normalisation", "a policy that normalises 0..255 itself", "one that does not"))
     return found

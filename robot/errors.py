@@ -18,7 +18,7 @@ class CalibrationError(RobotError):
     """The calibration file is missing, of another arm, or not what the motors hold."""
 
 
-class ConnectionFailed(RobotError):  # noqa: N818 - reads as what happened
+class ConnectionFailed(RobotError):
     """The arm or its camera does not answer: port busy, no power, wrong motor count."""
 
 
@@ -34,7 +34,7 @@ class PolicyError(RobotError):
     """The policy failed, answered nonsense, or its server went away; the loop holds."""
 
 
-class RenderingUnavailable(RobotError):  # noqa: N818
+class RenderingUnavailable(RobotError):
     """No OpenGL platform for the simulator; the sentence says what to install."""
 
 

@@ -40,7 +40,7 @@ class Guards:
         self._verdict = ""
 
     def check(self, observation: Observation, command_rad: np.ndarray, now_ns: int) -> str:
-        """One of joint_not_finite, joints_stale, not_following, no_frame, camera_stale, black_frame, camera_frozen, ''."""
+        """joint_not_finite, joints_stale, not_following, no_frame, camera_stale, black_frame, camera_frozen, or ''."""
         joints = observation.joints
         if not (np.isfinite(joints.position_rad).all() and np.isfinite(joints.velocity_rad_s).all()):
             return "joint_not_finite"

@@ -66,7 +66,9 @@ class TerminalPanel:
         label = Text(state.value.upper() + (f" · {record.command.reason}" if record.command.reason else ""))
         label.stylize(COLOURS[state])
         grid.add_row("state", label)
-        grid.add_row("rate", f"{(lateness.ticks - 1) / elapsed_s:5.1f} Hz · tick {record.tick.index} · {elapsed_s:.1f} s")
+        grid.add_row(
+            "rate", f"{(lateness.ticks - 1) / elapsed_s:5.1f} Hz · tick {record.tick.index} · {elapsed_s:.1f} s"
+        )
         late = f"p50 {lateness.percentile_ms(50):.2f} · p99 {lateness.percentile_ms(99):.2f}"
         grid.add_row("late", f"{late} · worst {lateness.worst_ns / 1e6:.2f} ms · missed {lateness.missed}")
         compute = f"{np.mean(report.compute_ms[-50:]):.1f} ms" if report.compute_ms else "none yet"

@@ -57,7 +57,7 @@ class StandStill:
     def reset(self) -> None:
         """Nothing to forget."""
 
-    def decide(self, given: PolicyInput) -> np.ndarray:  # noqa: ARG002 - it does not look
+    def decide(self, given: PolicyInput) -> np.ndarray:
         """Zeros."""
         return np.zeros(self._contract.action.size, np.float32)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,10 @@ class Recorder:
         planes: bool,
         task: str,
         about: dict[str, Any],
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`image_shape` (H, W, 3) or None without a camera; `about` is kept for replay. Raises RecordingError."""
+        """`image_shape` (H, W, 3) or None without a camera; `about` is kept for replay;
+        `on_failure` is called once from any thread when writing fails. Raises RecordingError."""
         if folder.exists() and any(folder.iterdir()):
             raise RecordingError(f"{folder} exists and is not empty; choose another folder for this episode")
         self._folder, self._contract, self._task = folder, contract, task
@@ -78,6 +81,7 @@ class Recorder:
         self._queue: queue.Queue[TickRecord | None] = queue.Queue(QUEUE_LENGTH)
         self._failure: BaseException | None = None
         self.failed = threading.Event()
+        self._on_failure = on_failure
         self._dataset = self._create(rate_hz)
         about = {"contract": contract.model_dump(mode="json"), "contract_sha256": contract.sha256, **about}
         (folder / META_FILE).write_text(json.dumps(about, indent=1))
@@ -92,7 +96,7 @@ class Recorder:
         try:
             self._queue.put_nowait(record)
         except queue.Full:
-            self._fail(RecordingError(f"the recorder is {QUEUE_LENGTH} ticks behind; the disk or the encoder is too slow"))
+            self._fail(RecordingError(f"the recorder is {QUEUE_LENGTH} ticks behind: disk or encoder is too slow"))
 
     def close(self) -> None:
         """Save and finalise what there is. Raises RecordingError when something was lost. Safe to repeat."""
@@ -148,6 +152,7 @@ class Recorder:
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
         self.failed.set()
+        self._on_failure()
         # Unblocks a full queue, so that close() can end the thread.
         while not self._queue.empty():
             self._queue.get_nowait()
@@ -185,14 +190,14 @@ class Recorder:
 
     def _decision(self, record: TickRecord) -> dict[str, Any]:
         decision = record.decision
-        known = decision is not None
+        planes = None if decision is None else decision.planes
+        none = np.zeros(self._contract.action.size, np.float32)
         frame = {
-            "decision.action": decision.action if known else np.zeros(self._contract.action.size, np.float32),
-            "decision.tick": np.array([decision.tick if known else NO_DECISION], np.int64),
-            "decision.depth": np.array([decision.depth if known else 0], np.int64),
+            "decision.action": none if decision is None else decision.action,
+            "decision.tick": np.array([NO_DECISION if decision is None else decision.tick], np.int64),
+            "decision.depth": np.array([0 if decision is None else decision.depth], np.int64),
         }
         if "decision.planes" in self._features:
             size = self._features["decision.planes"]["shape"][0]
-            has_planes = known and decision.planes is not None
-            frame["decision.planes"] = decision.planes.reshape(-1) if has_planes else np.zeros(size, np.uint8)
+            frame["decision.planes"] = np.zeros(size, np.uint8) if planes is None else planes.reshape(-1)
         return frame

@@ -59,7 +59,9 @@ def detect() -> str:
 class WristCamera:
     """Renders one fixed camera of a model."""
 
-    def __init__(self, model: mujoco.MjModel, camera: str, width_px: int, height_px: int, body_class: np.ndarray) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, camera: str, width_px: int, height_px: int, body_class: np.ndarray
+    ) -> None:
         """`body_class` (nbody,) uint8 gives the class id that each body's pixels get."""
         self._model = model
         self._rect = mujoco.MjrRect(0, 0, width_px, height_px)

@@ -96,9 +96,9 @@ class Governor:
         self._acceleration = np.array(limits.max_acceleration_rad_s2)
         self._lower = arm.lower_rad + limits.joint_margin_rad
         self._upper = arm.upper_rad - limits.joint_margin_rad
-        self._position = np.zeros(N_JOINTS)
-        self._velocity = np.zeros(N_JOINTS)
-        self._speeding_up = np.zeros(N_JOINTS)
+        self._position: np.ndarray = np.zeros(N_JOINTS)
+        self._velocity: np.ndarray = np.zeros(N_JOINTS)
+        self._speeding_up: np.ndarray = np.zeros(N_JOINTS)
 
     def start(self, joints_rad: np.ndarray) -> None:
         """Begin at rest where the arm is. Raises ValueError for joints that are not six finite numbers."""
@@ -178,7 +178,7 @@ class Governor:
     def _stops_inside(self, velocity: np.ndarray, box: Box) -> bool:
         """Whether this step and the braking after it keep the tool in the box, or at least bring it no further out."""
         allowed_m = max(0.0, self._outside_m(self._position, box), self._stopping_excess_m(box)) + ROUNDING
-        position = self._position
+        position: np.ndarray = self._position
         while True:
             position = position + velocity * self._period_s
             if self._outside_m(position, box) > allowed_m:

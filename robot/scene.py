@@ -91,9 +91,7 @@ def build() -> tuple[mujoco.MjModel, np.ndarray]:
     spec = arm_spec()
     _set_physics(spec)
     _add_table(spec)
-    spec.body("gripper").add_camera(
-        name=CAMERA, pos=CAMERA_POSITION_M, quat=_camera_quaternion(), fovy=CAMERA_FOV_DEG
-    )
+    spec.body("gripper").add_camera(name=CAMERA, pos=CAMERA_POSITION_M, quat=_camera_quaternion(), fovy=CAMERA_FOV_DEG)
     model = spec.compile()
     names = [CLASS_OF_BODY.get(model.body(index).name, "background") for index in range(model.nbody)]
     return model, np.array([SEGMENTER_CLASSES.index(name) for name in names], np.uint8)

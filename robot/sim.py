@@ -20,8 +20,8 @@ from robot.cartesian import MAX_STEP_RAD, damped_step, gripper_rad
 from robot.contract import ArmOffer, CameraOffer
 from robot.errors import ConnectionFailed, ObservationError
 from robot.priority import give_way
-from robot.records import JOINTS, N_ARM_JOINTS, Frame, Joints, Observation
 from robot.rate import Clock, VirtualClock
+from robot.records import JOINTS, N_ARM_JOINTS, Frame, Joints, Observation
 from robot.rendering import WristCamera
 
 # More simulated time than this is not caught up after a stall: the world stood still with us.
@@ -114,7 +114,7 @@ class SimRobot:
         self.data.ctrl[self._ctrl] = target_rad
         return np.asarray(target_rad, np.float64)
 
-    def close(self, *, release_torque: bool) -> None:  # noqa: ARG002 - nothing falls in a simulation that ends
+    def close(self, *, release_torque: bool) -> None:
         """Stop the camera."""
         if self._eye is not None:
             self._eye.stop()

@@ -19,8 +19,8 @@ from robot.arm import Arm
 from robot.calibration import Calibration, load_calibration
 from robot.contract import ArmOffer, CameraOffer
 from robot.errors import CalibrationError, CommandError, ConnectionFailed, ObservationError
-from robot.records import JOINTS, N_JOINTS, Frame, Joints, Observation
 from robot.rate import Clock
+from robot.records import JOINTS, N_JOINTS, Frame, Joints, Observation
 
 
 class So101Config(BaseModel, frozen=True, extra="forbid"):
@@ -189,4 +189,3 @@ class So101Robot:
         if "Permission" in text:
             return f"no permission to open {port}: add yourself to its group (`sudo usermod -aG dialout $USER`)"
         return f"the arm on {port} cannot be reached: {' '.join(text.split())}"
-
