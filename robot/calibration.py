@@ -1,6 +1,7 @@
 """The calibration of one real arm: encoder ticks to radians and back.
 
-In: the JSON that `lerobot-calibrate` writes. Out: checked ranges and the mapping between LeRobot's units and rad. Used by so101.py and lerobot_sim.py. Mid-range is 0 rad, which is the zero of the published MJCF ("new calibration").
+In: the JSON that `lerobot-calibrate` writes. Out: checked ranges, and the mapping between LeRobot's units and rad.
+Used by so101.py. Mid-range is 0 rad, which is the zero of the published MJCF ("new calibration").
 """
 
 from __future__ import annotations
