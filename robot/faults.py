@@ -154,6 +154,11 @@ class FaultyClock:
         self._clock, self.at_ns = clock, at_ns
         self._leap_ns = 3_600_000_000_000 * (1 if fault == "clock_jump" else -1)
 
+    @property
+    def virtual(self) -> bool:
+        """As the clock."""
+        return self._clock.virtual
+
     def now_ns(self) -> int:
         """Leaps at `at_ns`."""
         now_ns = self._clock.now_ns()

@@ -16,6 +16,10 @@ import numpy as np
 class Clock(Protocol):
     """A monotonic clock that can be waited on."""
 
+    @property
+    def virtual(self) -> bool:
+        """Whether time passes only while somebody waits: then everything runs in one thread, in order."""
+
     def now_ns(self) -> int:
         """Nanoseconds since some fixed instant."""
 
@@ -25,6 +29,8 @@ class Clock(Protocol):
 
 class MonotonicClock:
     """The machine's own."""
+
+    virtual = False
 
     def now_ns(self) -> int:
         """time.monotonic_ns."""
@@ -42,6 +48,11 @@ class VirtualClock:
     """Time that passes only while somebody waits for it: the simulator as fast as possible, and tests."""
 
     instant_ns: int = 0
+
+    @property
+    def virtual(self) -> bool:
+        """It is."""
+        return True
 
     def now_ns(self) -> int:
         """The instant reached so far."""

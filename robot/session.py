@@ -33,7 +33,7 @@ from robot.guards import Guards
 from robot.loop import ControlLoop, LoopReport, Sink
 from robot.observation import ObservationPipeline, Perception
 from robot.policies import Policy
-from robot.rate import Clock, Schedule, VirtualClock
+from robot.rate import Clock, Schedule
 from robot.records import JOINTS, N_ARM_JOINTS
 from robot.robots import Robot
 from robot.safety import DeadMan, Governor, SafetyLimits
@@ -131,7 +131,7 @@ class Session:
     def _build(self) -> None:
         arm = Arm()
         pipeline = ObservationPipeline(self.contract, self.perception if self._looks else None)
-        kind: Callable[..., Decider] = InlineDecider if isinstance(self.clock, VirtualClock) else ThreadedDecider
+        kind: Callable[..., Decider] = InlineDecider if self.clock.virtual else ThreadedDecider
         self._decider = kind(pipeline, self.policy, self.contract.action.size, self.clock)
         self.governor = Governor(self.limits, arm, self._rate_hz)
         schedule = Schedule(self._rate_hz, self.clock)

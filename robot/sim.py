@@ -20,7 +20,7 @@ from robot.cartesian import MAX_STEP_RAD, damped_step, gripper_rad
 from robot.contract import ArmOffer, CameraOffer
 from robot.errors import ConnectionFailed, ObservationError
 from robot.priority import give_way
-from robot.rate import Clock, VirtualClock
+from robot.rate import Clock
 from robot.records import JOINTS, N_ARM_JOINTS, Frame, Joints, Observation
 from robot.rendering import WristCamera
 
@@ -65,7 +65,7 @@ class SimRobot:
         self.reset()
         if not self.config.camera:
             return
-        if isinstance(self._clock, VirtualClock):
+        if self._clock.virtual:
             self._camera = self._open_camera()
         else:
             self._eye = _CameraThread(self)
