@@ -132,7 +132,7 @@ def test_depth_anything_from_the_hub_sees_what_is_near():
 
 
 def test_without_a_hub_it_says_what_to_do(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("actors.depth.REPOSITORY", "depth-anything/not-cached-anywhere")
     with pytest.raises(OSError, match="sensor"):
         DepthAnything().load()
