@@ -120,6 +120,7 @@ class Recorder:
                 fps=round(rate_hz),
                 features=self._features,
                 robot_type="so101_follower",
+                video_backend="pyav",  # the other one needs FFmpeg libraries of the system
                 streaming_encoding=True,
                 rgb_encoder=RGBEncoderConfig(**VIDEO),
                 encoder_threads=1,

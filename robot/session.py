@@ -80,6 +80,7 @@ class Session:
         self.robot.connect()
         try:
             require(self.contract, self.mismatches())
+            self._require_rate()
             self.policy.warm_up()
             self._build()
             self.rest_rad = self.loop.start()
@@ -127,6 +128,16 @@ class Session:
     def _looks(self) -> bool:
         """Whether the policy takes pictures."""
         return self.offer.image_channels is not None
+
+    def _require_rate(self) -> None:
+        """Ages are judged one tick ahead: with a tick longer than a limit the arm would hold for ever."""
+        limits, tick_ms = self.limits, 1e3 / self._rate_hz
+        shortest_ms = min(limits.max_joint_age_ms, limits.max_action_age_ms, limits.max_frame_age_ms)
+        if tick_ms >= shortest_ms:
+            raise RobotError(
+                f"at {self._rate_hz:g} Hz a tick lasts {tick_ms:.0f} ms, longer than the {shortest_ms:.0f} ms that the "
+                f"safety limits allow a measurement to age; run faster than {1e3 / shortest_ms:.0f} Hz"
+            )
 
     def _build(self) -> None:
         arm = Arm()

@@ -49,20 +49,21 @@ def record(folder, contract, *, camera=False, seconds=0.6, seed=3, break_at=None
 def open_dataset(folder):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    return LeRobotDataset("local/test", root=folder)
+    return LeRobotDataset("local/test", root=folder, video_backend="pyav")
 
 
 def test_an_episode_loads_in_lerobot_and_replays_bit_for_bit(tmp_path, pick101, rendering):
-    session = record(tmp_path / "episode", pick101, camera=True, policy=Seeing)
+    pick101 = pick101.model_copy(update={"rate_hz": 25.0})  # software rendering of 50 pictures a second takes long
+    session = record(tmp_path / "episode", pick101, camera=True, policy=Seeing, seconds=0.4)
     assert session.at_rest
     dataset = open_dataset(tmp_path / "episode")
     episode = load_episode(tmp_path / "episode")
-    assert len(dataset) == len(episode) and dataset.fps == 50
-    row = dataset[20]
+    assert len(dataset) == len(episode) and dataset.fps == 25
+    row = dataset[9]
     assert row["observation.images.wrist"].shape == (3, 480, 640) and row["action"].shape == (6,)
     assert float(row["observation.images.wrist"].std()) > 0.02, "there is a picture"
     verdict = verify(episode, Seeing(pick101), load_limits("sim"))
-    assert verdict.same and verdict.decisions == 31 and verdict.commands == 31, verdict
+    assert verdict.same and verdict.decisions == verdict.commands == 11, verdict
 
 
 def test_replay_sees_another_policy(tmp_path, pick101):
