@@ -85,7 +85,12 @@ def test_snapshot_metadata(snapshot_file, expected):
     loaded = drqv2.load_snapshot(snapshot_file)
     assert loaded.config["env"]["obs_type"] == "seg_depth" and loaded.config["frame_stack"] == 3
     assert loaded.iterations == 75_000 and len(loaded.sha256) == 64
-    assert (loaded.network.frames, loaded.network.planes, loaded.network.low_dim, loaded.network.actions) == (3, 2, 18, 4)
+    assert (loaded.network.frames, loaded.network.planes, loaded.network.low_dim, loaded.network.actions) == (
+        3,
+        2,
+        18,
+        4,
+    )
     schedule = loaded.config["method"]["stddev_schedule"]
     for step, std in zip(expected["drqv2"]["std_steps"], expected["drqv2"]["std_schedule"], strict=True):
         assert drqv2.exploration_std(schedule, int(step)) == pytest.approx(float(std), abs=1e-9)

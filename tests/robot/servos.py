@@ -55,7 +55,9 @@ class ServoBus:
 
     def open(self, port, **_):
         if self.busy:
-            raise serial.SerialException(16, f"could not open port {port}: [Errno 16] Device or resource busy: '{port}'")
+            raise serial.SerialException(
+                16, f"could not open port {port}: [Errno 16] Device or resource busy: '{port}'"
+            )
         self.opened += 1
         return self
 

@@ -66,9 +66,7 @@ def test_training_response_to_one_20_mm_step(arm):
     assert np.array(moved_mm)[[0, 1, 2, 3, 5]] == pytest.approx([4.4, 12.5, 16.6, 18.2, 19.4], abs=0.5)
 
 
-@pytest.mark.parametrize(
-    "axis, moved_mm", [(0, (11.5, 0.4, 4.8)), (1, (-0.3, 16.3, -0.3)), (2, (4.1, -0.3, 14.0))]
-)
+@pytest.mark.parametrize("axis, moved_mm", [(0, (11.5, 0.4, 4.8)), (1, (-0.3, 16.3, -0.3)), (2, (4.1, -0.3, 14.0))])
 def test_deployed_response_to_one_20_mm_step(arm, axis, moved_mm):
     joints = start(arm).joints
     control = CartesianToJoints(arm, DEPLOYED)

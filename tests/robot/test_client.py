@@ -47,7 +47,9 @@ class Server:
             self.received.append(message)
             if message["type"] == "hello":
                 good = message["contract_sha256"] == self.contract.sha256
-                reply = {"type": "offer", "offer": self.offer} if good else {"type": "error", "reason": "other contract"}
+                reply = (
+                    {"type": "offer", "offer": self.offer} if good else {"type": "error", "reason": "other contract"}
+                )
                 connection.send(wire.pack(reply))
             elif message["type"] == "decide":
                 time.sleep(self.stall_s)
@@ -68,7 +70,9 @@ def server(pick101):
 def given():
     joints = Joints(np.zeros(6), np.zeros(6), 1)
     image = np.random.default_rng(0).integers(0, 255, (3, 2, 84, 84)).astype(np.float32)
-    return PolicyInput(image, np.random.default_rng(1).normal(size=(3, 18)).astype(np.float32), Observation(joints, None))
+    return PolicyInput(
+        image, np.random.default_rng(1).normal(size=(3, 18)).astype(np.float32), Observation(joints, None)
+    )
 
 
 def test_arrays_arrive_as_they_were_sent(server, pick101, given):
@@ -127,7 +131,13 @@ def test_a_wrong_answer_is_an_error(server, pick101, given, answer):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xc1", "text", wire.msgpack.packb([1]), wire.msgpack.packb({"type": "action", "action": {"nd": ["|O", [1], b"x"]}})],
+    [
+        b"",
+        b"\xc1",
+        "text",
+        wire.msgpack.packb([1]),
+        wire.msgpack.packb({"type": "action", "action": {"nd": ["|O", [1], b"x"]}}),
+    ],
 )
 def test_what_is_no_message_is_refused(data):
     with pytest.raises(PolicyError):

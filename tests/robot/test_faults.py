@@ -107,13 +107,23 @@ def judge(fault, records, times, at_ns):
     before = [r for r, t in zip(records, times, strict=True) if t < at_ns]
     assert sum(r.command.state is LoopState.MOVE for r in before) > 8, [r.command.reason for r in before]
     hold = next(
-        i for i, (r, t) in enumerate(zip(records, times, strict=True)) if t >= at_ns and r.command.state is LoopState.HOLD
+        i
+        for i, (r, t) in enumerate(zip(records, times, strict=True))
+        if t >= at_ns and r.command.state is LoopState.HOLD
     )
     assert (times[hold] - at_ns) / 1e9 <= HOLD_WITHIN_S
     # A clock that leaps inside a tick makes everything measured before the leap stale, before it is seen as a leap.
     leap = {"camera_stale", "joints_stale", "decision_late"} if fault in faults.CLOCK_FAULTS else set()
     assert records[hold].command.reason in {faults.EXPECTED_REASON[fault]} | leap
-    if fault in ("camera_freeze", "camera_repeat", "black_frame", "bus_error", "nan_joint", "policy_exception", "policy_nan"):
+    if fault in (
+        "camera_freeze",
+        "camera_repeat",
+        "black_frame",
+        "bus_error",
+        "nan_joint",
+        "policy_exception",
+        "policy_nan",
+    ):
         rest = records[hold:]
         assert all(r.command.state is LoopState.HOLD for r in rest), "a lasting fault lasts"
         still = [r.command.target_rad for r in rest[SETTLE_TICKS:]]

@@ -39,7 +39,12 @@ def test_lerobots_command_line_finds_it(monkeypatch, tmp_path):
     def tool(options: Options):
         return options.robot
 
-    arguments = ["tool", "--robot.discover_packages_path=robot.lerobot_sim", "--robot.type=reafference_sim", "--robot.seed=4"]
+    arguments = [
+        "tool",
+        "--robot.discover_packages_path=robot.lerobot_sim",
+        "--robot.type=reafference_sim",
+        "--robot.seed=4",
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
     assert tool() == ReafferenceSimConfig(seed=4)
 

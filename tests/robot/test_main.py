@@ -58,7 +58,9 @@ def test_refusals_are_one_sentence_and_exit_2(arguments, message):
 
 
 def test_a_real_arm_needs_its_calibration(tmp_path):
-    code, text = run("--robot", "so101", "--port", "/dev/null", "--calibration", tmp_path / "no.json", "--policy", "x.pt")
+    code, text = run(
+        "--robot", "so101", "--port", "/dev/null", "--calibration", tmp_path / "no.json", "--policy", "x.pt"
+    )
     assert code == 2 and ("lerobot-calibrate" in text or "x.pt" in text)
 
 

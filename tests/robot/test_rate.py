@@ -57,6 +57,8 @@ def test_percentiles_are_those_of_numpy_to_a_bin():
     for index, value in enumerate(values):
         lateness.add(Tick(index, 0, int(value), 0))
     for percent in (50, 90, 99):
-        assert lateness.percentile_ms(percent) == pytest.approx(np.percentile(values, percent) / 1e6, abs=2 * BIN_NS / 1e6)
+        assert lateness.percentile_ms(percent) == pytest.approx(
+            np.percentile(values, percent) / 1e6, abs=2 * BIN_NS / 1e6
+        )
     assert lateness.worst_ns == values.max()
     assert Lateness().percentile_ms(99) == 0.0

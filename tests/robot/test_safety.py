@@ -53,7 +53,9 @@ def violations(limits, arm, commands, start, tool_m):
         "not finite": int((~np.isfinite(commands)).sum()),
         "position": int(((commands < arm.lower_rad) | (commands > arm.upper_rad)).sum()),
         "velocity": int((np.abs(velocity) > np.array(limits.max_velocity_rad_s) * (1 + SLACK) + SLACK).sum()),
-        "acceleration": int((np.abs(acceleration) > np.array(limits.max_acceleration_rad_s2) * (1 + SLACK) + 1e-7).sum()),
+        "acceleration": int(
+            (np.abs(acceleration) > np.array(limits.max_acceleration_rad_s2) * (1 + SLACK) + 1e-7).sum()
+        ),
         "workspace": int(((tool_m < low - 1e-6) | (tool_m > high + 1e-6)).sum()),
     }
 

@@ -29,7 +29,9 @@ def test_joints_are_read_in_radians_around_mid_range(arm, servos, calibration):
         middle = (calibration[name]["range_min"] + calibration[name]["range_max"]) / 2
         servos.servos[number].put(POSITION_AT, int(middle) + 300)
     measured = arm.observe().joints.position_rad
-    expected = [(int(m := (c["range_min"] + c["range_max"]) / 2) + 300 - m) * 2 * math.pi / 4096 for c in calibration.values()]
+    expected = [
+        (int(m := (c["range_min"] + c["range_max"]) / 2) + 300 - m) * 2 * math.pi / 4096 for c in calibration.values()
+    ]
     assert measured[:5] == pytest.approx(expected[:5], abs=1e-9)
     span = calibration["gripper"]["range_max"] - calibration["gripper"]["range_min"]
     opening = (servos.servos[6].get(POSITION_AT) - calibration["gripper"]["range_min"]) / span
@@ -78,7 +80,9 @@ def test_a_servo_with_a_latched_overload_does_not_keep_the_port_open(arm, servos
     assert servos.opened == 0
 
 
-@pytest.mark.parametrize("break_it", [lambda s: s.drop.update({SYNC_READ: 1}), lambda s: s.corrupt.update({SYNC_READ: 1})])
+@pytest.mark.parametrize(
+    "break_it", [lambda s: s.drop.update({SYNC_READ: 1}), lambda s: s.corrupt.update({SYNC_READ: 1})]
+)
 def test_a_lost_or_damaged_packet_is_one_missing_observation(arm, servos, break_it):
     arm.connect()
     break_it(servos)
