@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import typer
@@ -66,8 +66,8 @@ def lerobots(rate_hz: float, seconds: float) -> Stamps:
         """Commands the first pose, and stamps every cycle."""
 
         config_class, name = TeleoperatorConfig, "constant"
-        action_features: dict = {}
-        feedback_features: dict = {}
+        action_features: ClassVar[dict] = {}
+        feedback_features: ClassVar[dict] = {}
         is_connected = is_calibrated = True
 
         def get_action(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def lerobots(rate_hz: float, seconds: float) -> Stamps:
         steps = make_default_processors()
         events = {"exit_early": False}
         logging.getLogger().setLevel(logging.ERROR)
-        record_loop(arm, events, round(rate_hz), *steps, teleop=teleop, control_time_s=seconds)  # type: ignore[arg-type]
+        record_loop(arm, events, round(rate_hz), *steps, teleop=teleop, control_time_s=seconds)
         arm.disconnect()
     return stamps
 

@@ -1,4 +1,4 @@
-"""Arms for the tests of the robot folder: contracts, limits, a simulated arm, and a real driver on packet-level servos."""
+"""Arms for the tests of the robot folder: contracts, limits, and a real driver on packet-level servos."""
 
 import json
 

@@ -35,7 +35,7 @@ class Plant:
 
 
 def start(arm):
-    """The episode start of the training scene: wrist down, tool 35 mm above and 15 mm beside the cube, reached by servos."""
+    """The episode start of the training scene: wrist down, tool above the cube, reached by servos."""
     plant = Plant(arm)
     plant.data.qpos[3:5] = plant.data.ctrl[3:5] = np.pi / 2
     mujoco.mj_forward(plant.model, plant.data)

@@ -182,8 +182,7 @@ def test_a_killed_server_is_a_hold(pick101):
     server = Server(contract)
 
     def kill():
-        for thread_socket in list(server.server.socket for _ in "x"):
-            thread_socket.close()
+        server.server.socket.close()
         server.answer = lambda m: (_ for _ in ()).throw(ConnectionResetError("killed"))
 
     hold_ms, reasons = moved_before_and_held_after(*run_against(server.url, pick101, kill))

@@ -66,7 +66,7 @@ def test_a_policy_trained_otherwise_is_refused_by_name(pick101, name, change):
 
 
 def test_the_handoff_document_taken_literally_meets_the_public_policy(handoff):
-    """All that a file says of itself: six of the eight known errors; the other two are the segmenter's and the arm's."""
+    """All that a file says of itself; segmenter and arm are asked below."""
     assert names(policy_mismatches(handoff, TRAINED)) == {
         "action_space",
         "action_frame",

@@ -61,7 +61,7 @@ def violations(limits, arm, commands, start, tool_m):
 
 
 def tool_positions(arm, commands):
-    """(N, 3) by a second road: a plain product of the chain's transforms, all rows at once, without MuJoCo's kinematics."""
+    """(N, 3) by a second road: a plain product of the chain's transforms, all rows at once."""
     model = arm.model
     rotation = np.tile(np.eye(3), (len(commands), 1, 1))
     place = np.zeros((len(commands), 3))
@@ -121,7 +121,7 @@ def test_no_action_of_a_million_leaves_the_limits():
 
 def test_the_judge_of_the_fuzz_sees_violations(limits):
     arm = Arm()
-    jump = np.vstack([START, START + 0.5, START + [0, 2.0, 0, 0, 0, 0]])
+    jump = np.vstack([START, START + 0.5, START + np.array([0, 2.0, 0, 0, 0, 0])])
     found = violations(limits, arm, jump, START, tool_positions(arm, jump))
     assert found["velocity"] and found["acceleration"] and found["position"] and found["workspace"]
 
