@@ -22,6 +22,10 @@ def ray_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray's own log lines tell of blocks and actors; ours tell of clips. Both are kept in Ray's session folder.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:

@@ -51,6 +51,7 @@ def run_ray(job: EgoworldJob, todo: pa.Table, ledger: Any, epoch: int) -> Iterat
 
     context = DataContext.get_current()
     context.enable_progress_bars = False  # ours shows clips and causes, Ray's shows blocks
+    context.print_on_execution_start = False
     context.max_errored_blocks = 0
     context.raise_original_map_exception = True  # a RunError must arrive as itself
     workers = min(job.plan.config.workers(), max(len(todo), 1))

@@ -268,7 +268,7 @@ def closing(result: RunResult) -> dict[str, Any]:
         "totals": result.totals,
         "tree_sha256": result.proof.tree_sha256,
         "seconds": round(result.seconds, 3),
-        "stages": {
+        "stage_costs": {
             name: {"attempts": attempts, "failed": failed, "seconds": round(seconds, 3)}
             for name, (attempts, failed, seconds) in result.stages.items()
         },

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from actors.segmenter import PromptSegmenter
 
 # A point prompt between two fingers can return the hand, the table or nothing of use. What is kept as "held" must be
-# its own thing: barely overlapping any hand, not larger than a third of the picture, and stable.
+# its own thing: barely overlapping any hand, no table or wall (compared with the hand that holds it), and stable.
 HELD_MAX_HAND_OVERLAP = 0.3
-HELD_MAX_IMAGE_SHARE = 0.33
+HELD_MAX_AREA_IN_HANDS = 3.0
 HELD_MIN_PREDICTED_IOU = 0.7
 HELD_MIN_STABILITY = 0.8
 
@@ -166,8 +166,8 @@ class MobileSamMasks:
         masks = self._segmenter.segment(self._segmenter.embed(image), [ask.prompt for ask in asks])
         kept: list[tuple[Ask, Mask]] = []
         for ask, mask in zip(asks, masks, strict=True):
-            hands = [other.mask for its, other in kept if its.source == "hand_box"]
-            if not mask.mask.any() or (ask.source == "pinch_point" and not _is_held(mask, hands)):
+            hands = {its.hand_id: other.mask for its, other in kept if its.source == "hand_box"}
+            if not mask.mask.any() or (ask.source == "pinch_point" and not _is_held(mask, ask.hand_id, hands)):
                 continue
             if all(mask_iou(mask.mask, other.mask) < SAME_OBJECT_IOU for _, other in kept):
                 kept.append((ask, mask))
@@ -190,13 +190,14 @@ def prompted_frames(clip: Clip, reader: ClipReader, prompting: Prompting) -> lis
     return [clip.frame_start + int(i) for i in positions if i < len(times_s)]
 
 
-def _is_held(mask: Mask, hands: list[np.ndarray]) -> bool:
-    own = np.count_nonzero(mask.mask)
+def _is_held(mask: Mask, hand_id: int | None, hands: Mapping[int | None, np.ndarray]) -> bool:
+    own, holder = np.count_nonzero(mask.mask), hands.get(hand_id)
     return (
-        mask.predicted_iou >= HELD_MIN_PREDICTED_IOU
+        holder is not None
+        and mask.predicted_iou >= HELD_MIN_PREDICTED_IOU
         and mask.stability >= HELD_MIN_STABILITY
-        and own <= HELD_MAX_IMAGE_SHARE * mask.mask.size
-        and all(np.count_nonzero(mask.mask & hand) <= HELD_MAX_HAND_OVERLAP * own for hand in hands)
+        and own <= HELD_MAX_AREA_IN_HANDS * np.count_nonzero(holder)
+        and all(np.count_nonzero(mask.mask & hand) <= HELD_MAX_HAND_OVERLAP * own for hand in hands.values())
     )
 
 
