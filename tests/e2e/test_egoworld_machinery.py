@@ -51,8 +51,14 @@ def test_a_run_accounts_for_every_clip_and_every_file(reference, videos):
     _, run = reference
     record = json.loads((run / "run_manifest.json").read_text())
     assert record["totals"] == {
-        "videos": 2, "clips": 11, "frames": 105, "files_refused": 1, "files_with_equal_content": 1, "done": 11, "dead": 1,
-    }  # fmt: skip
+        "videos": 2,
+        "clips": 11,
+        "frames": 105,
+        "files_refused": 1,
+        "files_with_equal_content": 1,
+        "done": 11,
+        "dead": 1,
+    }
     assert published(run) == 11
     [letter] = letters(run)
     assert letter["video_path"] == str(videos / "broken.mp4")

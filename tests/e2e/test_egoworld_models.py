@@ -24,7 +24,12 @@ def run(tmp_path_factory, weights):
     place = tmp_path_factory.mktemp("models")
     gradient = np.linspace(60, 160, 480, dtype=np.uint8)[:, None, None]
     (place / "videos").mkdir()
-    write_rendered(place / "videos" / "hands.mp4", [np.broadcast_to(gradient, (480, 640, 3)).copy()] * FRAMES, FRAMES, "made by a test")
+    write_rendered(
+        place / "videos" / "hands.mp4",
+        [np.broadcast_to(gradient, (480, 640, 3)).copy()] * FRAMES,
+        FRAMES,
+        "made by a test",
+    )
     code, text = call("run", "--input", place / "videos", "--output", place, "--run-id", "local", "--engine", "local")
     assert code == 0, text
     return place, text

@@ -36,6 +36,9 @@ HELD_MAX_AREA_IN_HANDS = 3.0
 HELD_MIN_PREDICTED_IOU = 0.7
 HELD_MIN_STABILITY = 0.8
 
+# A detector box around clutter can give a striped mask of half the picture; those measure 0.2 to 0.5, good ones 0.9.
+DETECTED_MIN_STABILITY = 0.6
+
 # Two prompts that return the same pixels are one object; the first asked wins (hands, then held, then detections).
 SAME_OBJECT_IOU = 0.7
 
@@ -168,6 +171,8 @@ class MobileSamMasks:
         for ask, mask in zip(asks, masks, strict=True):
             hands = {its.hand_id: other.mask for its, other in kept if its.source == "hand_box"}
             if not mask.mask.any() or (ask.source == "pinch_point" and not _is_held(mask, ask.hand_id, hands)):
+                continue
+            if ask.source == "detector_box" and mask.stability < DETECTED_MIN_STABILITY:
                 continue
             if all(mask_iou(mask.mask, other.mask) < SAME_OBJECT_IOU for _, other in kept):
                 kept.append((ask, mask))
