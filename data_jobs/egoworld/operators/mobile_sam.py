@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from actors.messages import Mask
 from data_jobs.egoworld.clip import ClipReader
@@ -62,7 +62,7 @@ class Prompting(Strict):
     prompt_text: str | None = Field(None, description="text prompts only")
 
 
-class Params(Strict):
+class MasksParams(Strict):
     """Parameters of `sam2:mobile_sam`, and those of the seed's SAM 2 block, which it accepts and names as unused."""
 
     prompting: Prompting = Prompting()
@@ -76,8 +76,8 @@ class Params(Strict):
 class MobileSamMasks:
     """Owns a PromptSegmenter and an ObjectDetector; one clip at a time."""
 
-    Params = Params
-    FOREIGN = (
+    Params: ClassVar[type[BaseModel]] = MasksParams
+    FOREIGN: ClassVar[tuple[str, ...]] = (
         "checkpoint",
         "config",
         "device",
@@ -99,13 +99,13 @@ class MobileSamMasks:
         preload=("actors.segmenter", "actors.detector", "torch", "timm", "data_jobs.egoworld.clip"),
     )
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: MasksParams) -> None:
         self._prompting = params.prompting
         self._segmenter: PromptSegmenter | None = None
         self._detector: ObjectDetector | None = None
 
     @staticmethod
-    def weights(params: Params) -> tuple[str, ...]:
+    def weights(params: MasksParams) -> tuple[str, ...]:
         """The segmenter, and the detector unless only hands prompt."""
         return ("mobile_sam",) if params.prompting.source == "hands" else ("mobile_sam", "efficientdet_lite0")
 
