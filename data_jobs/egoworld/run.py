@@ -113,6 +113,8 @@ def work(
         stages = ledger.stage_seconds(epoch)
         ledger.end(epoch, "finished")
         speed = measure_speed(request, todo, ledger, epoch, progress)
+        if speed and request.engine == "ray":
+            ledger.show_speed(speed.ratio)
     return speed, stages
 
 
