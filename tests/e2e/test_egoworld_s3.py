@@ -61,13 +61,15 @@ def test_verify_finds_a_damaged_object(videos, tmp_path, bucket):  # noqa: F811
 def test_killing_the_driver_and_resuming_gives_the_same_tree(videos, tmp_path, bucket, engine):  # noqa: F811
     config = stub_config(tmp_path, slow_ms=400.0, share_of={"slow": 1.0})
     first = start(*command(videos, config, bucket, engine))
-    run, deadline = open_run(f"{bucket}/run_id=r"), time.monotonic() + 120
-    while len(run.store.folders(run.name)) < 2:
-        assert first.poll() is None, first.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
+    try:
+        run, deadline = open_run(f"{bucket}/run_id=r"), time.monotonic() + 120
+        while len(run.store.folders(run.name)) < 2:
+            assert first.poll() is None, first.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
     assert len(run.store.folders(run.name)) < 11
     second = start(*command(videos, config, bucket, engine))
     text = second.communicate(timeout=200)[0]

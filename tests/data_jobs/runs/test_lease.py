@@ -64,7 +64,7 @@ def test_a_holder_on_another_machine_that_stands_still_is_taken_over(bucket, mon
 
 def test_a_run_that_lost_its_lease_does_not_end_well(bucket):
     store = open_store(bucket)
-    with pytest.raises(RunError, match="taken .* over while this one stood still"), store.lock() as mine:
+    with pytest.raises(RunError, match=r"taken .* over while this one stood still"), store.lock() as mine:
         store.objects.create(lease._name(mine._number + 1), b"{}")
 
 
