@@ -87,7 +87,7 @@ class RunSummary:
     @property
     def stage_costs(self) -> tuple[StageCost, ...]:
         """By name, publication last; empty when the run recorded none."""
-        stages = self.record.get("stages") or {}
+        stages = self.record.get("stage_costs") or {}
         measured = {name: cost for name, cost in stages.items() if "seconds" in cost}
         return tuple(
             StageCost(name, cost.get("attempts", 0), cost.get("failed", 0), cost["seconds"])

@@ -29,18 +29,17 @@ from data_jobs.egoworld.task import EgoworldJob
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import Outcome
 from data_jobs.runs.keys import pretty_json
-from data_jobs.runs.ledger import Ledger
-from data_jobs.runs.lock import RunLock
+from data_jobs.runs.ledger import Ledger, UnitState
 from data_jobs.runs.outcome import Failure
+from data_jobs.runs.places import Where, open_run
 from data_jobs.runs.proof import Proof, prove, published_ids
-from data_jobs.runs.store import replace_file
 from data_jobs.runs.strict import parse
 from models import weights
 
 Engine = Literal["ray", "local"]
 
-# The driver looks at the ledger this often to move the progress bar.
-LOOK_EVERY_S = 0.5
+# Behind an actor every call is one message, and a million clips in one would fill the object store.
+UNITS_PER_CALL = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def execute(request: RunRequest, progress: Progress) -> RunResult:
     """Run or resume; returns when every clip is accounted for, or RunError says why not."""
     started = time.monotonic()
     job = request.job
-    with RunLock(job.output):
+    with job.store.lock():
         job.store.prepare()
         job.store.sweep()
         refuse_another_run(request)
@@ -114,13 +113,15 @@ def work(
         stages = ledger.stage_seconds(epoch)
         ledger.end(epoch, "finished")
         speed = measure_speed(request, todo, ledger, epoch, progress)
+        if speed and request.engine == "ray":
+            ledger.show_speed(speed.ratio)
     return speed, stages
 
 
 @contextmanager
 def open_ledger(request: RunRequest) -> Iterator[Any]:
     """The run's ledger: here for the local engine, behind a named actor for Ray (which is started and stopped too)."""
-    path = str(request.job.run_folder / "ledger.sqlite")
+    path = str(request.job.store.ledger_path(request.job.run.name))
     if request.engine == "local":
         ledger = Ledger(path)
         try:
@@ -137,15 +138,15 @@ def open_ledger(request: RunRequest) -> Iterator[Any]:
 def fill_ledger(ledger: Any, listing: Listing, job: EgoworldJob) -> None:
     """Bring the ledger's units in line with the published tree, which is the truth."""
     done, dead = published_ids(job.run_folder)
-    settled = dict.fromkeys(done, "Done") | dict.fromkeys(dead, "Dead")
-    by_state: dict[str, list[tuple[str, str, int]]] = {"Pending": [], "Done": [], "Dead": []}
-    for batch in listing.clips.select(["clip_id", "video_id", "frame_start", "frame_end"]).to_batches():
-        columns = [column.to_pylist() for column in batch.columns]
-        for clip_id, video_id, start, end in zip(*columns, strict=True):
+    settled: dict[str, UnitState] = dict.fromkeys(done, "Done") | dict.fromkeys(dead, "Dead")
+    columns = listing.clips.select(["clip_id", "video_id", "frame_start", "frame_end"])
+    for batch in columns.to_batches(max_chunksize=UNITS_PER_CALL):
+        by_state: dict[UnitState, list[tuple[str, str, int]]] = {"Pending": [], "Done": [], "Dead": []}
+        for clip_id, video_id, start, end in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             by_state[settled.get(clip_id, "Pending")].append((clip_id, video_id, end - start))
-    for state, units in by_state.items():
-        if units:
-            ledger.register(units, state)
+        for state, units in by_state.items():
+            if units:
+                ledger.register(units, state)
     for letter in read_letters(job.run_folder):
         if letter.clip_id is not None:
             failure = Failure(letter.cause, letter.error_type, letter.message, letter.traceback_sha256)
@@ -171,14 +172,16 @@ def measure_speed(
 ) -> SpeedOfLight | None:
     """The bare loop on a sample of the clips that this epoch finished; None when it finished none or is told not to."""
     wanted = request.plan.config.speed_of_light.sample_frames
-    finished = todo.filter(pa.array([request.job.clip_folder(row).exists() for row in todo.to_pylist()], pa.bool_()))
-    if not wanted or not len(finished):
+    worked = ledger.worked_on(epoch, len(request.plan.stage_names)) if wanted else []
+    finished = todo.filter(pc.is_in(todo["clip_id"], value_set=pa.array(worked, pa.string())))
+    # What was taken over from an earlier run was not computed, so a rate over it would say nothing.
+    if not len(finished) or len(finished) < len(todo) / 2:
         return None
     workers = request.plan.config.workers() if request.engine == "ray" else 1
     workers = min(workers, len(finished))
     rows = sample(finished, workers, wanted)
     own_s = ledger.seconds_of([row["clip_id"] for row in rows], epoch)
-    all_s = sum(seconds for _, _, seconds in ledger.stage_seconds(epoch).values())
+    all_s = ledger.seconds_of(finished["clip_id"].to_pylist(), epoch)
     span_s = ledger.busy_span_s(epoch)
     progress.phase("bare loop", 1)
     bare_s = bare_seconds(request.plan, rows, workers)
@@ -193,21 +196,20 @@ def measure_speed(
 # --- run_manifest.json --------------------------------------------------------------------------------------------
 
 
-def run_manifest(run_folder: Path) -> dict[str, Any]:
-    """What a run recorded of itself; RunError if the folder is not a run."""
-    path = run_folder / "run_manifest.json"
+def run_manifest(where: Where) -> dict[str, Any]:
+    """What a run recorded of itself; RunError if there is no run."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(open_run(where).read("run_manifest.json")))
     except (OSError, ValueError) as error:
-        raise RunError(f"{run_folder} is not a run: {path.name} is missing or unreadable ({error})") from error
+        raise RunError(f"{where} is not a run: run_manifest.json is missing or unreadable ({error})") from error
 
 
 def refuse_another_run(request: RunRequest) -> None:
     """A run id stands for one config and one set of inputs; RunError names what differs from the earlier start."""
-    folder = request.job.run_folder
-    if not (folder / "run_manifest.json").exists():
+    run = request.job.run
+    if not run.store.exists(run.at("run_manifest.json")):
         return
-    before, now = run_manifest(folder), identity(request)
+    before, now = run_manifest(request.job.run_folder), identity(request)
     changed = sorted(key for key in now if before.get(key) != now[key])
     if changed:
         details = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now[key])}" for key in changed)
@@ -234,9 +236,9 @@ def identity(request: RunRequest) -> dict[str, Any]:
 
 def write_run_manifest(request: RunRequest, closing: dict[str, Any]) -> None:
     """Write run_manifest.json: the seed's fields, what identifies the run, and how it stands."""
-    config, folder = request.plan.config, request.job.run_folder
+    config, run = request.plan.config, request.job.run
     try:
-        created = run_manifest(folder)["created_at"]
+        created = run_manifest(request.job.run_folder)["created_at"]
     except RunError:
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     versions = config.model_versions | {
@@ -257,7 +259,7 @@ def write_run_manifest(request: RunRequest, closing: dict[str, Any]) -> None:
         "config": config.model_dump(mode="json", exclude_none=True),
         **closing,
     }
-    replace_file(folder / "run_manifest.json", pretty_json(record))
+    run.store.replace_file(run.at("run_manifest.json"), pretty_json(record))
 
 
 def closing(result: RunResult) -> dict[str, Any]:
@@ -268,7 +270,7 @@ def closing(result: RunResult) -> dict[str, Any]:
         "totals": result.totals,
         "tree_sha256": result.proof.tree_sha256,
         "seconds": round(result.seconds, 3),
-        "stages": {
+        "stage_costs": {
             name: {"attempts": attempts, "failed": failed, "seconds": round(seconds, 3)}
             for name, (attempts, failed, seconds) in result.stages.items()
         },
@@ -284,21 +286,24 @@ def _short(value: Any) -> str:
 # --- an earlier run, opened again ---------------------------------------------------------------------------------
 
 
-def reopen(run_folder: Path, engine: Engine) -> RunRequest:
+def reopen(where: Where, engine: Engine) -> RunRequest:
     """The request of an earlier run, from what it recorded; RunError if the folder is not a run."""
-    record = run_manifest(run_folder)
-    config = parse(EgoworldConfig, record["config"], f"{run_folder}/run_manifest.json")
+    record = run_manifest(where)
+    config = parse(EgoworldConfig, record["config"], f"{where}/run_manifest.json")
     plan, _ = make_plan(config, weights.sha256_of)
-    job = EgoworldJob(plan, run_folder.absolute().parent, record["run_id"])
+    output = where.absolute().parent if isinstance(where, Path) else where.rpartition("/")[0]
+    job = EgoworldJob(plan, output, record["run_id"])
     return RunRequest(tuple(Path(path) for path in record["inputs"]), job, engine, record["config_path"])
 
 
-def rebuild_ledger(run_folder: Path) -> dict[str, tuple[int, int]]:
+def rebuild_ledger(where: Where) -> dict[str, tuple[int, int]]:
     """Throw the ledger away and fill a new one from the published tree; returns its counts by state."""
-    request = reopen(run_folder, "local")
-    listing = open_listing(run_folder)
-    with RunLock(request.job.output):
-        for path in run_folder.glob("ledger.sqlite*"):
+    request, listing = reopen(where, "local"), open_listing(where)
+    store = request.job.store
+    with store.lock():
+        store.prepare()
+        ledger_path = store.ledger_path(request.job.run.name)
+        for path in ledger_path.parent.glob(f"{ledger_path.name}*"):
             path.unlink()
         with open_ledger(request) as ledger:
             fill_ledger(ledger, listing, request.job)

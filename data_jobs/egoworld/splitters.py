@@ -7,7 +7,6 @@ adding a class here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -18,8 +17,8 @@ from pydantic import Field, model_validator
 
 from data_jobs.egoworld.records import Video
 from data_jobs.egoworld.shots import shot_starts
-from data_jobs.runs.errors import InputError, RunError
-from data_jobs.runs.strict import Strict, parse
+from data_jobs.runs.errors import InputError
+from data_jobs.runs.strict import Strict
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +144,6 @@ class SceneDetect(_Block):
         overlap = _in_pts(self.overlap_s, video)
         starts = [0] + [_first_at(video.pts, int(video.pts[cut]) - overlap) for cut in cuts]
         return Split(tuple(zip(starts, edges[1:], strict=True)))
-
-
-SPLITTERS: dict[str, type[FixedStride] | type[SceneDetect]] = {
-    "fixed_stride": FixedStride,
-    "scenedetect": SceneDetect,
-    "none": SceneDetect,
-}
-
-
-def splitter_of(config: Mapping[str, Any]) -> FixedStride | SceneDetect:
-    """The splitter that a configuration block names by `method` (default fixed_stride).
-
-    Raises RunError that lists the choices for an unknown method, or the wrong fields of a known one.
-    """
-    method = config.get("method", "fixed_stride")
-    if method not in SPLITTERS:
-        raise RunError(f"unknown splitter {method!r}; choose one of {', '.join(SPLITTERS)}")
-    return parse(SPLITTERS[method], dict(config), f"splitter {method}")
 
 
 def _in_pts(seconds: float, video: Video) -> Fraction:

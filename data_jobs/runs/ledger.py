@@ -171,6 +171,10 @@ class Ledger:
         rows = self._db.execute("SELECT state, COUNT(*), SUM(frames) FROM units GROUP BY state")
         return {state: (units, frames) for state, units, frames in rows}
 
+    def dead_by_cause(self) -> dict[str, int]:
+        """Dead letters by class of cause."""
+        return dict(self._db.execute("SELECT cause, COUNT(*) FROM dead_letters GROUP BY cause").fetchall())
+
     def stage_seconds(self, epoch: int | None = None) -> dict[str, tuple[int, int, float]]:
         """Per stage: (attempts, failed attempts, seconds spent), of one epoch or of all."""
         rows = self._db.execute(
@@ -191,6 +195,14 @@ class Ledger:
             (epoch,),
         ).fetchone()
         return float(row[0] or 0.0)
+
+    def worked_on(self, epoch: int, stages: int) -> list[str]:
+        """Units that went through all their stages in this epoch, none taken over from before."""
+        rows = self._db.execute(
+            "SELECT unit_id FROM attempts WHERE state='done' AND epoch=? GROUP BY unit_id HAVING COUNT(*)=? ORDER BY 1",
+            (epoch, stages),
+        )
+        return [unit for (unit,) in rows]
 
     def busy_span_s(self, epoch: int) -> float:
         """Seconds from the first start to the last end of an attempt in this epoch; 0 when there was none."""

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_jobs.egoworld.config import EgoworldConfig
 from data_jobs.egoworld.probe import probe
 from data_jobs.egoworld.records import Video
-from data_jobs.egoworld.splitters import FixedStride, SceneDetect, splitter_of
+from data_jobs.egoworld.splitters import FixedStride, SceneDetect
 from data_jobs.runs.errors import InputError, RunError
+from data_jobs.runs.strict import parse
 from tests.data_jobs.egoworld.film import even, write_film
 from tests.data_jobs.egoworld.test_decode import damage_packet
 
@@ -96,17 +98,22 @@ def test_where_detection_fails_the_whole_video_is_one_marked_clip_or_an_error(tm
         SceneDetect(fallback_full_clip=False).split(video)
 
 
+def chosen(config):
+    """The splitter that a run config chooses."""
+    return parse(EgoworldConfig, config, "config").chosen_splitter()
+
+
 def test_the_earlier_tools_block_is_accepted():
     block = {"method": "scenedetect", "min_scene_len_s": 1.0, "fallback_full_clip": True, "overlap_s": 1.0}
-    assert splitter_of(block) == SceneDetect()
-    assert splitter_of(block | {"method": "none"}).split(video_at([0, 40])).ranges == ((0, 2),)
-    assert splitter_of({}) == FixedStride()
+    assert chosen({"scenedetect": block}) == SceneDetect()
+    assert chosen({"scenedetect": block | {"method": "none"}}).split(video_at([0, 40])).ranges == ((0, 2),)
+    assert chosen({}) == FixedStride()
 
 
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"method": "hand_sped"}, "unknown splitter 'hand_sped'; choose one of fixed_stride, scenedetect, none"),
+        ({"method": "hand_sped"}, "does not match any of the expected tags"),
         ({"method": "fixed_stride", "clip_lenght_s": 5}, "did you mean 'clip_length_s'"),
         ({"clip_length_s": 0}, "greater than 0"),
         ({"clip_length_s": float("inf")}, "finite number"),
@@ -116,7 +123,7 @@ def test_the_earlier_tools_block_is_accepted():
 )
 def test_a_wrong_block_is_refused_with_what_would_be_right(block, message):
     with pytest.raises(RunError, match=message.replace("(", r"\(")):
-        splitter_of(block)
+        chosen({"splitter": {"method": "fixed_stride"} | block})
 
 
 def test_labels_tell_splitters_apart():

@@ -118,3 +118,14 @@ def test_a_truncated_checkpoint_is_refused(weights, tmp_path):
     cut.write_bytes(weights("mobile_sam").read_bytes()[:1_000_000])
     with pytest.raises(UnexpectedModel, match=r"cut\.pt"):
         load_mobile_sam(cut)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_published_scores(weights, published):
+    """Looser than on the CPU: other kernels, other order of sums."""
+    model = load_mobile_sam(weights("mobile_sam"), "cuda")
+    square, fit = prepare(picture())
+    sent = {key: value.cuda() for key, value in on_square(fit, *PROMPTS["box"]).items()}
+    _, iou = model.decode(model.encode(square.cuda()), **sent, several=True)
+    np.testing.assert_allclose(iou.cpu().numpy(), published["box_three_iou"], atol=1e-2, rtol=0)
