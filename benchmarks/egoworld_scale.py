@@ -196,12 +196,11 @@ def measure_work(sizes: list[int]) -> None:
             f"attempt {cost.clips_s:.1f} s = {cost.clips_s / clips * 1e3:.2f} ms a clip; {cost.before_s:.1f} s from "
             f"ledger to first attempt; processor {cost.cpu_s:.0f} s; load before {cost.load:.1f}"
         )
-    if len(costs) < 2:
-        return
-    slope, fixed = np.polyfit([cost.clips for cost in costs], [cost.whole_s for cost in costs], 1)
-    OUT.print(f"straight line: {fixed:.1f} s + {slope * 1e3:.2f} ms a clip")
-    FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    FIGURE.write_text(svg(costs, slope, fixed), encoding="utf-8")
+        if len(costs) > 1:
+            slope, fixed = np.polyfit([cost.clips for cost in costs], [cost.whole_s for cost in costs], 1)
+            OUT.print(f"straight line: {fixed:.1f} s + {slope * 1e3:.2f} ms a clip")
+            FIGURE.parent.mkdir(parents=True, exist_ok=True)
+            FIGURE.write_text(svg(costs, slope, fixed), encoding="utf-8")
 
 
 def svg(costs: list[Cost], slope: float, fixed: float) -> str:
