@@ -75,16 +75,16 @@ def synthetic_manifest(clips: int) -> Manifest:
 def prepare_plan(folder: Path, clips: int, published: int) -> None:
     """A run folder as a kill would leave it: manifest written, `published` clips done."""
     manifest = synthetic_manifest(clips)
-    job = job_of(read_config(stub_config(folder)), folder, "r")
+    job = job_of(read_config(stub_config(folder)), str(folder), "r")
     job.store.prepare()
     write_manifest(manifest, job.run_folder / MANIFESTS)
     for row in manifest.clip_table.select(["video_id", "clip_id"]).slice(0, published).to_pylist():
-        job.clip_folder(row).mkdir(parents=True)
+        (folder / job.clip_folder(row)).mkdir(parents=True)
 
 
 def plan(folder: Path) -> None:
     """What a resumed run does before its first clip; prints JSON: seconds by step, peak memory, clips left."""
-    job = job_of(read_config(folder / "stub.yaml"), folder, "r")
+    job = job_of(read_config(folder / "stub.yaml"), str(folder), "r")
     marks = [time.perf_counter()]
     listing = open_listing(job.run_folder)
     marks.append(time.perf_counter())
