@@ -13,12 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from data_jobs.runs.sandbox import Sandbox
+from data_jobs.egoworld.pipeline import make_guard
+from data_jobs.runs.guard import Guard
 from data_jobs.runs.store import STAGING, published_files
 from tests.e2e.egoworld import call, letters, published, start, stub_config, tree_hash
 from tests.faults.operator import CAUSE_OF, FAULTS, Params, fault_of, rows
@@ -124,8 +126,11 @@ def make_config(folder: Path, share: float) -> tuple[Path, Params]:
 
 def reference(folder: Path, videos: Path, config: Path) -> tuple[str, Path]:
     """Tree hash and run folder of an undisturbed run by the local engine, its operators in a sandbox as poison asks."""
-    memory = int(0.75 * 2**30)
-    apart = patch("data_jobs.egoworld.pipeline.InProcess", lambda build: Sandbox(build, ["pyarrow.parquet"], memory))
+
+    def isolated_guard(*arguments: Any, isolated: bool) -> Guard:
+        return make_guard(*arguments, isolated=True)
+
+    apart = patch("data_jobs.egoworld.pipeline.make_guard", isolated_guard)
     command = ("--input", videos, "--config", config, "--output", folder / "reference", "--run-id", "r")
     with apart:
         code, text = call("run", *command, "--engine", "local")
