@@ -121,7 +121,7 @@ class Soak:
 
 def make_config(folder: Path, share: float) -> tuple[Path, Params]:
     params = {"share_of": dict.fromkeys(FAULTS, share), "seed": 7}
-    return stub_config(folder, memory_gib=0.75, timeout_s=3.0, **params), Params(**params)
+    return stub_config(folder, memory_gib=0.5, timeout_s=3.0, **params), Params(**params)
 
 
 def reference(folder: Path, videos: Path, config: Path) -> tuple[str, Path]:
