@@ -1,9 +1,10 @@
-"""Rigid poses and 3-D boxes: slerp, change of frame, corners, interpolation between keyframes. NumPy, float64.
+"""Rigid poses and 3-D boxes: slerp, change of frame, corners, interpolation between keyframes. NumPy,
+float64.
 
-In: arrays over many boxes at once. Out: arrays. Called by projection.py, convert.py, track.py, synthetic.py, check.py.
-Knows nothing of tables, images or files. Conventions are nuScenes': quaternions are w, x, y, z; a pose is
-`global_from_ego` or `ego_from_camera`; sizes are width, length, height; boxes face +x, y left, z up; cameras look
-along +z, x right, y down; metres.
+In: arrays over many boxes at once. Out: arrays. Called by projection.py, convert.py, track.py, synthetic.py,
+check.py. Knows nothing of tables, images or files. Conventions are nuScenes': quaternions are w, x, y, z; a
+pose is `global_from_ego` or `ego_from_camera`; sizes are width, length, height; boxes face +x, y left, z up;
+cameras look along +z, x right, y down; metres.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Corner k of a box is CORNER_SIGNS[k] × (length, width, height) / 2: the four forward corners first, as in nuScenes.
+# Corner k of a box is CORNER_SIGNS[k] × (length, width, height) / 2: the four forward corners first, as in
+# nuScenes.
 CORNER_SIGNS: FloatArray = np.array(
     [[1, 1, 1], [1, -1, 1], [1, -1, -1], [1, 1, -1], [-1, 1, 1], [-1, -1, 1], [-1, -1, -1], [-1, 1, -1]],
     dtype=np.float64,
@@ -62,14 +64,16 @@ def slerp(first: FloatArray, second: FloatArray, fraction: FloatArray) -> FloatA
 
 
 def lerp(first: FloatArray, second: FloatArray, fraction: FloatArray) -> FloatArray:
-    """Straight-line interpolation of (N, K) arrays at `fraction` (N,); exact at 0 and 1, and goes on outside."""
+    """Straight-line interpolation of (N, K) arrays at `fraction` (N,); exact at 0 and 1, and goes on
+    outside."""
     return (1 - fraction)[:, None] * first + fraction[:, None] * second
 
 
 def points_in_frame(
     points: FloatArray, frame_origin: FloatArray, parent_from_frame: FloatArray
 ) -> FloatArray:
-    """Points (N, 3) of the parent frame, seen from frames at `frame_origin` (N, 3), `parent_from_frame` (N, 3, 3).
+    """Points (N, 3) of the parent frame, seen from frames at `frame_origin` (N, 3), `parent_from_frame` (N,
+    3, 3).
 
     The pose is undone by its inverse: Rᵀ(p − t).
     """
@@ -84,8 +88,8 @@ def camera_from_global(
 ) -> tuple[FloatArray, FloatArray]:
     """Rotation (N, 3, 3) and translation (N, 3) that take global points to the camera: p_camera = R p + t.
 
-    Raises nothing; poses must be proper rotations. Global coordinates are kilometres from the map origin, so the
-    two offsets are joined before they meet a point: t = −R_ce (R_eg o_e + o_c) keeps 1e-10 m in float64.
+    Raises nothing; poses must be proper rotations. Global coordinates are kilometres from the map origin, so
+    the two offsets are joined before they meet a point: t = −R_ce (R_eg o_e + o_c) keeps 1e-10 m in float64.
     """
     global_from_camera = global_from_ego @ ego_from_camera
     origin = ego_origin + np.einsum("nij,nj->ni", global_from_ego, camera_origin)
@@ -94,7 +98,8 @@ def camera_from_global(
 
 
 def box_corners(centre: FloatArray, rotation: FloatArray, size_wlh: FloatArray) -> FloatArray:
-    """Corners (N, 8, 3) of boxes with centre (N, 3), rotation (N, 3, 3) and size (N, 3) width, length, height."""
+    """Corners (N, 8, 3) of boxes with centre (N, 3), rotation (N, 3, 3) and size (N, 3) width, length,
+    height."""
     half_lwh = size_wlh[:, [1, 0, 2]] / 2
     offsets = CORNER_SIGNS[None] * half_lwh[:, None]
     return centre[:, None] + offsets @ np.swapaxes(rotation, 1, 2)
@@ -103,5 +108,6 @@ def box_corners(centre: FloatArray, rotation: FloatArray, size_wlh: FloatArray) 
 def time_fraction(
     time: npt.NDArray[np.int64], before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]
 ) -> FloatArray:
-    """Where integer instants `time` (N,) lie between `before` (0) and `after` (1); differences are taken exactly."""
+    """Where integer instants `time` (N,) lie between `before` (0) and `after` (1); differences are taken
+    exactly."""
     return (time - before).astype(np.float64) / (after - before).astype(np.float64)

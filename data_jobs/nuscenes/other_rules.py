@@ -1,8 +1,10 @@
-"""Two older rules for a 2-D box, kept to be measured against: the devkit's hull and the fine-tuning recipe's min/max.
+"""Two older rules for a 2-D box, kept to be measured against: the devkit's hull and the fine-tuning recipe's
+min/max.
 
-In: corners in the camera frame. Out: rectangles and who gets one. Called by convert.py (`linear2d`, `seed`) and the
-label-quality benchmark. Sources: nuscenes-devkit 1.2.0 `box_in_image` and `get_2d_boxes` (behaviour, not code), and
-the recipe of Andream1912/BotSort-vs-TrackSSM-on-Nuscenes. Both lose boxes that straddle the camera plane.
+In: corners in the camera frame. Out: rectangles and who gets one. Called by convert.py (`linear2d`, `seed`)
+and the label-quality benchmark. Sources: nuscenes-devkit 1.2.0 `box_in_image` and `get_2d_boxes` (behaviour,
+not code), and the recipe of Andream1912/BotSort-vs-TrackSSM-on-Nuscenes. Both lose boxes that straddle the
+camera plane.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ PAIRS = np.array([(i, j) for i in range(8) for j in range(i + 1, 8)])
 def corners_visible(
     corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
 ) -> tuple[BoolArray, BoolArray]:
-    """(all, any) corner (N,) inside the image deeper than 1 m; False for both unless all corners pass 0.1 m."""
+    """(all, any) corner (N,) inside the image deeper than 1 m; False for both unless all corners pass 0.1
+    m."""
     pixels = project_points(corners, intrinsics)
     inside = ((pixels > 0) & (pixels < image_wh[:, None])).all(axis=2) & (corners[..., 2] > 1.0)
     in_front = (corners[..., 2] > NEAR_M).all(axis=1)
@@ -28,7 +31,8 @@ def corners_visible(
 def minmax_boxes(
     centre: FloatArray, corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
 ) -> tuple[BoolArray, FloatArray]:
-    """Valid (N,) and xyxy (N, 4): extremes of all eight projected corners, clamped to the image, at least 1 × 1 px."""
+    """Valid (N,) and xyxy (N, 4): extremes of all eight projected corners, clamped to the image, at least 1 ×
+    1 px."""
     pixels = project_points(corners, intrinsics)
     low = np.clip(pixels.min(axis=1), 0, None)
     high = np.minimum(pixels.max(axis=1), image_wh)
@@ -40,10 +44,12 @@ def minmax_boxes(
 def hull_boxes(
     corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
 ) -> tuple[BoolArray, FloatArray]:
-    """Valid (N,) and xyxy (N, 4) of (convex hull of the corners with z > 0) ∩ image: the devkit's 2-D export rule.
+    """Valid (N,) and xyxy (N, 4) of (convex hull of the corners with z > 0) ∩ image: the devkit's 2-D export
+    rule.
 
-    Every pair of corners is taken as a segment: all lie in the hull and the hull's edges are among them, so their
-    parts inside the image, with the image corners inside the hull, have the extremes of the intersection.
+    Every pair of corners is taken as a segment: all lie in the hull and the hull's edges are among them, so
+    their parts inside the image, with the image corners inside the hull, have the extremes of the
+    intersection.
     """
     ahead = corners[..., 2] > 0
     pixels = np.where(ahead[..., None], project_points(corners, intrinsics), 0.0)
@@ -77,11 +83,13 @@ def _parts_inside(
 def _image_corners_in_hull(
     pixels: FloatArray, ahead: BoolArray, image_wh: FloatArray
 ) -> tuple[FloatArray, BoolArray]:
-    """The four image corners (N, 4, 2) and whether the hull holds them (N, 4): no gap of π in the directions to it."""
+    """The four image corners (N, 4, 2) and whether the hull holds them (N, 4): no gap of π in the directions
+    to it."""
     corner = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])[None] * image_wh[:, None]
     offset = pixels[:, None] - corner[:, :, None]
     angle = np.arctan2(offset[..., 1], offset[..., 0])
-    # A corner of the box that does not count takes the direction of one that does; a box without any holds nothing.
+    # A corner of the box that does not count takes the direction of one that does; a box without any holds
+    # nothing.
     first = ahead.argmax(axis=1)
     stand_in = np.take_along_axis(angle, first[:, None, None], axis=2)
     angle = np.sort(np.where(ahead[:, None], angle, stand_in), axis=2)

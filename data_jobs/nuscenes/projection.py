@@ -1,13 +1,13 @@
 """3-D boxes → 2-D boxes in an image, exactly: near-plane edge clipping, silhouette ∩ image, truncation.
 
-In: boxes in the camera frame, intrinsics, image size. Out: visible rectangles. Called by convert.py, synthetic.py.
-Knows nothing of poses, time or tables. A pinhole without distortion, as nuScenes stores it; pixels, x right, y down,
-the image is [0, width] × [0, height].
+In: boxes in the camera frame, intrinsics, image size. Out: visible rectangles. Called by convert.py,
+synthetic.py. Knows nothing of poses, time or tables. A pinhole without distortion, as nuScenes stores it;
+pixels, x right, y down, the image is [0, width] × [0, height].
 
-The box of (silhouette ∩ image) is not the silhouette's box clipped to the image: a long truck that leaves through a
-corner makes them differ by hundreds of pixels. Its extremes are met on three kinds of points, all found in closed
-form: ends of silhouette edges inside the image, crossings of those edges with the image border, and image corners
-that the box covers.
+The box of (silhouette ∩ image) is not the silhouette's box clipped to the image: a long truck that leaves
+through a corner makes them differ by hundreds of pixels. Its extremes are met on three kinds of points, all
+found in closed form: ends of silhouette edges inside the image, crossings of those edges with the image
+border, and image corners that the box covers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 
 from data_jobs.nuscenes.geometry import BoolArray, FloatArray, box_corners
 
-# Nothing nearer than this is seen: nuScenes' own depth limit for corners (geometry_utils.box_in_image), metres.
+# Nothing nearer than this is seen: nuScenes' own depth limit for corners (geometry_utils.box_in_image),
+# metres.
 NEAR_M = 0.1
 
 # Corner pairs of the 12 edges, and the 4 edges around each of the 6 faces (indices into EDGES).
@@ -51,10 +52,11 @@ def project_points(points_camera: FloatArray, intrinsics: FloatArray) -> FloatAr
 def may_be_seen(
     centre: FloatArray, radius_m: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
 ) -> BoolArray:
-    """False only for boxes (N,) whose bounding sphere is surely out of the view frustum. `image_wh` is (N, 2).
+    """False only for boxes (N,) whose bounding sphere is surely out of the view frustum. `image_wh` is (N,
+    2).
 
-    Each side of the image spans a plane through the camera; the sphere is out when its centre is farther than its
-    radius beyond one of them.
+    Each side of the image spans a plane through the camera; the sphere is out when its centre is farther than
+    its radius beyond one of them.
     """
     x, y, z = centre.T
     fx, fy, skew = intrinsics[:, 0, 0], intrinsics[:, 1, 1], intrinsics[:, 0, 1]
@@ -81,10 +83,11 @@ def project_boxes(
     intrinsics: FloatArray,
     image_wh: FloatArray,
 ) -> Projected:
-    """2-D boxes of N boxes in the camera frame: centre (N, 3), rotation (N, 3, 3), size (N, 3), intrinsics (N, 3, 3).
+    """2-D boxes of N boxes in the camera frame: centre (N, 3), rotation (N, 3, 3), size (N, 3), intrinsics
+    (N, 3, 3).
 
-    `image_wh` is (N, 2) pixels. Boxes wholly inside the view take the short way (extremes of eight corners); only
-    those that cross the image border or the near plane are clipped.
+    `image_wh` is (N, 2) pixels. Boxes wholly inside the view take the short way (extremes of eight corners);
+    only those that cross the image border or the near plane are clipped.
     """
     corners = box_corners(centre, rotation, size_wlh)
     pixels = project_points(corners, intrinsics)
@@ -108,7 +111,8 @@ def project_boxes(
 def _clipped(
     corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray, covered: BoolArray
 ) -> tuple[BoolArray, FloatArray, FloatArray]:
-    """Seen (N,), xyxy (N, 4), truncation (N,) of boxes that cross a border. `covered` (N, 4): image corners inside."""
+    """Seen (N,), xyxy (N, 4), truncation (N,) of boxes that cross a border. `covered` (N, 4): image corners
+    inside."""
     ends, alive = _silhouette_segments(corners, intrinsics)
     low, high = _segment_extent(*_clip_to_image(ends, alive, image_wh))
     border = np.stack([np.zeros_like(image_wh), image_wh], axis=1)  # (N, 2, 2): near and far corner
@@ -125,7 +129,8 @@ def _clipped(
 
 
 def _silhouette_segments(corners: FloatArray, intrinsics: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Projected ends (N, 18, 2, 2) and validity (N, 18) of the 12 near-clipped edges and the 6 near-plane cuts."""
+    """Projected ends (N, 18, 2, 2) and validity (N, 18) of the 12 near-clipped edges and the 6 near-plane
+    cuts."""
     start, end = corners[:, EDGES[:, 0]], corners[:, EDGES[:, 1]]
     start_in, end_in = start[..., 2] >= NEAR_M, end[..., 2] >= NEAR_M
     cut = start_in != end_in
@@ -138,7 +143,8 @@ def _silhouette_segments(corners: FloatArray, intrinsics: FloatArray) -> tuple[F
     n = len(corners)
     pixels = project_points(np.concatenate([start, end, cut_point], axis=1), intrinsics).reshape(n, 3, 12, 2)
     edges = np.stack([pixels[:, 0], pixels[:, 1]], axis=2)
-    # A plane cuts a convex face twice or not at all: the first and the last cut edge of the face hold the ends.
+    # A plane cuts a convex face twice or not at all: the first and the last cut edge of the face hold the
+    # ends.
     face_cut = cut[:, FACE_EDGES]
     rows, faces = np.arange(n)[:, None], np.arange(6)[None]
     first = FACE_EDGES[faces, face_cut.argmax(axis=2)]
@@ -149,7 +155,8 @@ def _silhouette_segments(corners: FloatArray, intrinsics: FloatArray) -> tuple[F
 
 
 def _clip_to_image(ends: FloatArray, alive: BoolArray, image_wh: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """The parts of segments (N, S, 2, 2) that lie in the image (Liang and Barsky 1984), and which have any."""
+    """The parts of segments (N, S, 2, 2) that lie in the image (Liang and Barsky 1984), and which have
+    any."""
     start, step = ends[..., 0, :], ends[..., 1, :] - ends[..., 0, :]
     flat = np.abs(step) < 1e-12
     safe = np.where(flat, 1.0, step)
