@@ -1,6 +1,7 @@
 """metrics.py against TrackEval 1.3.0's stored numbers on real sequences, and against its own properties."""
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from data_jobs.nuscenes.matching import Boxes
 from data_jobs.nuscenes.metrics import class_averaged, combined, score_sequence
 from data_jobs.nuscenes.mot_files import read_mot, rows_of_table
 from data_jobs.runs.errors import RunError
-from tests.data_jobs.nuscenes.mot_noise import noisy_tracks, sequences
 
+NOISE = runpy.run_path(str(Path(__file__).with_name("mot_noise.py")))
+noisy_tracks, sequences = NOISE["noisy_tracks"], NOISE["sequences"]
 EXPECTED = json.loads(Path(__file__).with_name("expected_trackeval.json").read_text())
 DISTRACTORS = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
 
