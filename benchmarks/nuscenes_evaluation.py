@@ -2,8 +2,9 @@
 
     python benchmarks/nuscenes_evaluation.py ../shared/data/mot --oracle /tmp/oracle/bin/python
 
-`--oracle` is the interpreter of an environment with trackeval (see tests/data_jobs/nuscenes/trackeval_oracle.py). Both
-sides read the files and score HOTA, CLEAR and Identity in one process on one core; imports are not counted.
+`--oracle` is the interpreter of an environment with trackeval (see
+tests/data_jobs/nuscenes/trackeval_oracle.py). Both sides read the files and score HOTA, CLEAR and Identity in
+one process on one core; imports are not counted.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_jobs.nuscenes.evaluate import scoreable  # noqa: E402
-from data_jobs.nuscenes.metrics import Score, combined, score_sequence  # noqa: E402
-from data_jobs.nuscenes.mot_files import read_mot  # noqa: E402
+from data_jobs.nuscenes.evaluate import scoreable
+from data_jobs.nuscenes.metrics import Score, combined, score_sequence
+from data_jobs.nuscenes.mot_files import read_mot
 
 DISTRACTORS = (2, 7, 8, 12)
 TESTS = Path(__file__).resolve().parents[1] / "tests/data_jobs/nuscenes"
@@ -62,7 +63,9 @@ def main() -> None:
         for _ in range(options.repeats)
     ]
     best, peer = min(seconds for seconds, _ in runs), min(theirs)
-    sys.stdout.write(f"HOTA {runs[0][1]}\nours {best:.3f} s, TrackEval {peer:.3f} s, ratio {peer / best:.1f}\n")
+    sys.stdout.write(
+        f"HOTA {runs[0][1]}\nours {best:.3f} s, TrackEval {peer:.3f} s, ratio {peer / best:.1f}\n"
+    )
 
 
 if __name__ == "__main__":
