@@ -118,7 +118,7 @@ def evaluate(converted: Path, tracks: Path) -> Report:
     rig_ids = _rig_ids(tracks)
     per_camera: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
     joint: dict[str, list[Score]] = defaultdict(list)
-    for scene in _by_scene(find_sequences(converted)):
+    for scene in group_by_scene(find_sequences(converted)):
         rig: dict[str, list[tuple[Boxes, Boxes]]] = defaultdict(list)
         for number, sequence in enumerate(scene):
             truth, track = read_truth(sequence), read_tracks(tracks, sequence)
@@ -141,7 +141,8 @@ def evaluate(converted: Path, tracks: Path) -> Report:
     return report
 
 
-def _by_scene(sequences: Sequence[SequenceRef]) -> list[list[SequenceRef]]:
+def group_by_scene(sequences: Sequence[SequenceRef]) -> list[list[SequenceRef]]:
+    """The cameras of each scene together."""
     scenes: dict[tuple[str, str], list[SequenceRef]] = defaultdict(list)
     for sequence in sequences:
         scenes[sequence.split, sequence.scene].append(sequence)
@@ -217,7 +218,7 @@ def card(tracks: Path) -> dict[str, Any]:
 
 
 def _rig_ids(tracks: Path) -> bool:
-    return card(tracks).get("ids") == "rig"
+    return card(tracks).get("ids") in ("rig", "scene")
 
 
 def check_comparable(tracks: Sequence[Path]) -> None:
