@@ -1,0 +1,59 @@
+# Each target works as the first command in a fresh clone. `make help` lists them.
+
+PYTHON := .venv/bin/python
+# What the Makefile runs needs no accelerator; torch then need not look for one.
+export TOKENIZERS_PARALLELISM := false
+export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup weights demo test lint type format bench clean lock
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+# --- environment -------------------------------------------------------------------------------------------------
+
+setup: .venv/installed ## build .venv from requirements.lock (uv when present, else fetched with pip)
+
+.venv/installed: requirements.lock setup.sh
+	@sh setup.sh
+	@touch $@
+
+lock: ## resolve pyproject.toml anew into requirements.lock
+	.venv/uv pip compile pyproject.toml --group dev --python-version 3.12 --no-header --no-emit-index-url \
+	    --no-emit-find-links --upgrade -q -o requirements.lock
+
+weights: .venv/installed ## fetch the embedded default weights into the cache, each checked against its sha256
+	@$(PYTHON) -m models.weights fetch
+
+# --- use ---------------------------------------------------------------------------------------------------------
+
+DEMO := out/demo
+
+demo: weights ## real video to masks, hands and a report you can open
+	@$(PYTHON) -m data_jobs.egoworld.demo --output $(DEMO)/videos
+	@$(PYTHON) -m data_jobs.egoworld run --input $(DEMO)/videos --config configs/egoworld_demo.yaml \
+	    --output $(DEMO) --run-id demo
+	@$(PYTHON) -m data_jobs.egoworld report --run $(DEMO)/run_id=demo
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+test: .venv/installed ## everything that needs no GPU, hub, arm or patience
+	@$(PYTHON) -m pytest -m "not gpu and not hub and not hardware and not slow" --durations=10
+
+lint: .venv/installed ## ruff: rules and format
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+
+format: .venv/installed ## let ruff mend what it can
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+type: .venv/installed ## mypy over our folders
+	@$(PYTHON) -m mypy actors models data_jobs
+
+bench: weights ## side-by-side measurements; each prints a ratio against a named peer
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) -m benchmarks.$$(basename $$script .py) || exit 1; done
+
+clean: ## remove what the targets made, but not the weights cache
+	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

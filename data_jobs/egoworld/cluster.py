@@ -1,0 +1,46 @@
+"""Ray for one run: start or join a cluster, host the ledger in it. With pipeline.py the only file here to know Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import ray
+
+from actors.spawn import Remote, spawn
+from data_jobs.runs.ledger import Ledger
+
+# Rows are small references to clips; frames never enter the object store, so it needs next to nothing.
+OBJECT_STORE_BYTES = 256 * 2**20
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """A cluster for the time of the block: the running one at RAY_ADDRESS, else one of our own. Left as found."""
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            num_cpus=len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=True,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def remote_ledger(path: str, run_id: str) -> Remote:
+    """The run's ledger as a named actor, fresh for this start."""
+    name = f"egoworld-ledger-{run_id}"
+    with suppress(ValueError):
+        Remote(name).kill()  # left by a driver that died on a cluster that lived on
+    return spawn(Ledger, name, path)

@@ -1,0 +1,31 @@
+"""Which operators exist: the config's key → backend → class. The only list to extend when adding one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_jobs.egoworld.operators.base import Operator
+from data_jobs.egoworld.operators.mediapipe_hands import MediapipeHands
+from data_jobs.egoworld.operators.mobile_sam import MobileSamMasks
+from data_jobs.runs.errors import RunError
+
+# In the order of the data: an operator comes after those whose tables it reads.
+OPERATORS: tuple[type[Operator], ...] = (MediapipeHands, MobileSamMasks)
+
+# The seed's names, all accepted in a config; the first backend of each key is its default.
+KEYS = ("hamer", "sam2", "foundationpose", "dex_retarget", "fast3r")
+
+
+def operator_class(key: str, backend: str | None) -> type[Operator]:
+    """The class for a key and backend; RunError lists what exists."""
+    of_key = [operator for operator in OPERATORS if operator.spec.key == key]
+    if not of_key:
+        raise RunError(f"operators.{key} has no backend in this version; available: {_choices(OPERATORS)}")
+    for operator in of_key:
+        if backend in (None, operator.spec.backend):
+            return operator
+    raise RunError(f"operators.{key}.backend: unknown backend {backend!r}; available: {_choices(of_key)}")
+
+
+def _choices(operators: Any) -> str:
+    return ", ".join(operator.spec.name for operator in operators)

@@ -1,0 +1,99 @@
+"""Clips through their stages: the same guard and job hosted by Ray Data, or by a loop in this process.
+
+In: the clip table of what is left to do. Out: Outcomes, one per clip, as they come; tables and dead letters appear in
+the output folder. Called by run.py. The engines differ only in who hosts the guard, so they give equal bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from data_jobs.egoworld.task import EgoworldJob, EgoworldTask
+from data_jobs.runs.guard import Executor, Guard, LedgerPort, Outcome
+from data_jobs.runs.ledger import Ledger
+from data_jobs.runs.sandbox import InProcess, Sandbox
+
+# Rows of one block are worked off by one actor in turn: enough to spread Ray's cost per task (some 10 ms) over many
+# clips, few enough that the last block does not keep one worker busy alone.
+MAX_ROWS_PER_BLOCK = 64
+BLOCKS_PER_WORKER = 16
+
+
+def make_guard(job: EgoworldJob, ledger: LedgerPort, epoch: int, worker: str, isolated: bool) -> Guard:
+    """A guard with its executor; `isolated` puts the operators into a child process."""
+    build = partial(EgoworldTask, job)
+    memory = int(job.plan.config.guard.memory_gib * 2**30)
+    executor: Executor = Sandbox(build, job.plan.preload(), memory) if isolated else InProcess(build)
+    return Guard(job, job.plan.stage_names, executor, ledger, job.plan.retry_policy(), epoch, worker)
+
+
+def run_local(job: EgoworldJob, todo: pa.Table, ledger: Ledger, epoch: int) -> Iterator[Outcome]:
+    """One clip after the other in this process: breakpoints work, but a crash is yours."""
+    guard = make_guard(job, ledger, epoch, "local", isolated=False)
+    try:
+        guard.executor.start()
+        for row in todo.to_pylist():
+            yield guard.process(row)
+    finally:
+        guard.executor.close()
+
+
+def run_ray(job: EgoworldJob, todo: pa.Table, ledger: Any, epoch: int) -> Iterator[Outcome]:
+    """Ray Data: clips in blocks to a pool of actors that keep their models loaded. Needs ray.init done."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # ours shows clips and causes, Ray's shows blocks
+    context.max_errored_blocks = 0
+    context.raise_original_map_exception = True  # a RunError must arrive as itself
+    workers = min(job.plan.config.workers(), max(len(todo), 1))
+
+    clips = ray.data.from_arrow(blocks(todo, workers))  # N rows in N / rows-per-block blocks
+    outcomes = clips.map_batches(  # 1 clip : 1 outcome
+        ClipWorker,
+        fn_constructor_args=(job, ledger, epoch),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=1,
+    )
+    for row in outcomes.iter_rows():
+        yield Outcome(**row)
+
+
+def blocks(todo: pa.Table, workers: int) -> list[pa.Table]:
+    """Slices of the table, in its order."""
+    rows = max(1, min(MAX_ROWS_PER_BLOCK, len(todo) // (workers * BLOCKS_PER_WORKER)))
+    return [todo.slice(start, rows).combine_chunks() for start in range(0, len(todo), rows)]
+
+
+class ClipWorker:
+    """The Ray Data actor: hosts one guard and, below it, one sandbox."""
+
+    def __init__(self, job: EgoworldJob, ledger: Any, epoch: int) -> None:
+        self.guard = make_guard(job, _Telling(ledger), epoch, f"pid {os.getpid()}", isolated=True)
+        self.guard.executor.start()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Outcomes of a block of clips."""
+        return pa.Table.from_pylist([asdict(self.guard.process(row)) for row in batch.to_pylist()])
+
+    def __del__(self) -> None:
+        """End the sandbox with the actor."""
+        self.guard.executor.close()
+
+
+class _Telling:
+    """The ledger as a worker sees it: only `start` waits for an answer."""
+
+    def __init__(self, ledger: Any) -> None:
+        self.start = ledger.start
+        self.finish = partial(ledger.tell, "finish")
+        self.bury = partial(ledger.tell, "bury")

@@ -1,0 +1,305 @@
+"""One run from inputs to proof: manifest, ledger, engine, proof, run_manifest.json. Called by __main__.py.
+
+Running it again with the same output and run id resumes: what is published stays, the rest is done. A run that cannot
+start, or whose place fails, raises RunError with one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_jobs.egoworld.bare import SpeedOfLight, bare_seconds, sample
+from data_jobs.egoworld.config import EgoworldConfig
+from data_jobs.egoworld.letters import read_letters
+from data_jobs.egoworld.listing import Listing, make_listing, open_listing
+from data_jobs.egoworld.pipeline import run_local, run_ray
+from data_jobs.egoworld.plan import Plan, make_plan
+from data_jobs.egoworld.progress import Progress
+from data_jobs.egoworld.task import EgoworldJob
+from data_jobs.runs.errors import RunError
+from data_jobs.runs.guard import Outcome
+from data_jobs.runs.keys import pretty_json
+from data_jobs.runs.ledger import Ledger
+from data_jobs.runs.lock import RunLock
+from data_jobs.runs.outcome import Failure
+from data_jobs.runs.proof import Proof, prove, published_ids
+from data_jobs.runs.store import replace_file
+from data_jobs.runs.strict import parse
+from models import weights
+
+Engine = Literal["ray", "local"]
+
+# The driver looks at the ledger this often to move the progress bar.
+LOOK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the command line asked for."""
+
+    inputs: tuple[Path, ...]
+    job: EgoworldJob
+    engine: Engine
+    config_path: str | None
+
+    @property
+    def plan(self) -> Plan:
+        """The job's plan."""
+        return self.job.plan
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended."""
+
+    proof: Proof
+    totals: dict[str, Any]
+    stages: dict[str, tuple[int, int, float]]  # name → attempts, failed attempts, seconds
+    speed: SpeedOfLight | None
+    seconds: float
+
+
+def execute(request: RunRequest, progress: Progress) -> RunResult:
+    """Run or resume; returns when every clip is accounted for, or RunError says why not."""
+    started = time.monotonic()
+    job = request.job
+    with RunLock(job.output):
+        job.store.prepare()
+        job.store.sweep()
+        refuse_another_run(request)
+        listing = make_listing(request.inputs, request.plan.config.chosen_splitter(), job, progress)
+        write_run_manifest(request, {"state": "running"})
+        todo = left_to_do(listing.clips, job)
+        speed, stages = work(request, listing, todo, progress)
+        proof = prove(listing.unit_ids, job.run_folder)
+        totals = listing.totals() | {"done": proof.done, "dead": proof.dead}
+        result = RunResult(proof, totals, stages, speed, time.monotonic() - started)
+        write_run_manifest(request, closing(result))
+    return result
+
+
+def left_to_do(clips: pa.Table, job: EgoworldJob) -> pa.Table:
+    """Rows without a published folder or dead letter, longest first so that the end of the run is even."""
+    done, dead = published_ids(job.run_folder)
+    settled = pa.array([*done, *dead], pa.string())
+    rest = clips.filter(pc.invert(pc.is_in(clips["clip_id"], value_set=settled)))
+    frames = pc.subtract(rest["frame_end"], rest["frame_start"])
+    order = pc.sort_indices(
+        pa.table({"frames": frames, "clip_id": rest["clip_id"]}),
+        sort_keys=[("frames", "descending"), ("clip_id", "ascending")],
+    )
+    return rest.take(order)
+
+
+def work(
+    request: RunRequest, listing: Listing, todo: pa.Table, progress: Progress
+) -> tuple[SpeedOfLight | None, dict[str, tuple[int, int, float]]]:
+    """Take the rows of `todo` through their stages; returns the speed-of-light ratio and the stages' costs."""
+    with open_ledger(request) as ledger:
+        epoch = ledger.begin(request.job.run_id, request.engine, request.plan.config.model_dump_json())
+        fill_ledger(ledger, listing, request.job)
+        if len(todo):
+            engine: Callable[..., Iterator[Outcome]] = run_ray if request.engine == "ray" else run_local
+            follow(engine(request.job, todo, ledger, epoch), listing, len(todo), progress)
+        stages = ledger.stage_seconds(epoch)
+        ledger.end(epoch, "finished")
+        speed = measure_speed(request, todo, ledger, epoch, progress)
+    return speed, stages
+
+
+@contextmanager
+def open_ledger(request: RunRequest) -> Iterator[Any]:
+    """The run's ledger: here for the local engine, behind a named actor for Ray (which is started and stopped too)."""
+    path = str(request.job.run_folder / "ledger.sqlite")
+    if request.engine == "local":
+        ledger = Ledger(path)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+        return
+    from data_jobs.egoworld.cluster import ray_cluster, remote_ledger
+
+    with ray_cluster():
+        yield remote_ledger(path, request.job.run_id)
+
+
+def fill_ledger(ledger: Any, listing: Listing, job: EgoworldJob) -> None:
+    """Bring the ledger's units in line with the published tree, which is the truth."""
+    done, dead = published_ids(job.run_folder)
+    settled = dict.fromkeys(done, "Done") | dict.fromkeys(dead, "Dead")
+    by_state: dict[str, list[tuple[str, str, int]]] = {"Pending": [], "Done": [], "Dead": []}
+    for batch in listing.clips.select(["clip_id", "video_id", "frame_start", "frame_end"]).to_batches():
+        columns = [column.to_pylist() for column in batch.columns]
+        for clip_id, video_id, start, end in zip(*columns, strict=True):
+            by_state[settled.get(clip_id, "Pending")].append((clip_id, video_id, end - start))
+    for state, units in by_state.items():
+        if units:
+            ledger.register(units, state)
+    for letter in read_letters(job.run_folder):
+        if letter.clip_id is not None:
+            failure = Failure(letter.cause, letter.error_type, letter.message, letter.traceback_sha256)
+            ledger.bury(letter.clip_id, letter.stage, failure, letter.attempts)
+
+
+def follow(outcomes: Iterator[Outcome], listing: Listing, todo: int, progress: Progress) -> None:
+    """Drain the engine, counting."""
+    already = len(listing.clips) - todo
+    progress.phase("clips", len(listing.clips), already)
+    done, dead, frames, start = already, 0, 0, time.monotonic()
+    for outcome in outcomes:
+        done += 1
+        dead += outcome.result == "dead"
+        frames += outcome.frames
+        left = progress.eta_s(done, len(listing.clips))
+        rate = frames / (time.monotonic() - start)
+        progress.update(done, f"{rate:.1f} frames/s · {dead} dead" + (f" · {left:.0f} s left" if left else ""))
+
+
+def measure_speed(
+    request: RunRequest, todo: pa.Table, ledger: Any, epoch: int, progress: Progress
+) -> SpeedOfLight | None:
+    """The bare loop on a sample of the clips that this epoch finished; None when it finished none or is told not to."""
+    wanted = request.plan.config.speed_of_light.sample_frames
+    finished = todo.filter(pa.array([request.job.clip_folder(row).exists() for row in todo.to_pylist()], pa.bool_()))
+    if not wanted or not len(finished):
+        return None
+    workers = request.plan.config.workers() if request.engine == "ray" else 1
+    workers = min(workers, len(finished))
+    rows = sample(finished, workers, wanted)
+    own_s = ledger.seconds_of([row["clip_id"] for row in rows], epoch)
+    all_s = sum(seconds for _, _, seconds in ledger.stage_seconds(epoch).values())
+    span_s = ledger.busy_span_s(epoch)
+    progress.phase("bare loop", 1)
+    bare_s = bare_seconds(request.plan, rows, workers)
+    if bare_s is None or not own_s or not span_s:
+        return None
+    ratio = (bare_s / own_s) * (all_s / (workers * span_s))
+    frames_per_s = sum(request.job.frames(row) for row in finished.to_pylist()) / span_s
+    sampled = sum(request.job.frames(row) for row in rows)
+    return SpeedOfLight(frames_per_s, frames_per_s / ratio, ratio, len(rows), sampled)
+
+
+# --- run_manifest.json --------------------------------------------------------------------------------------------
+
+
+def run_manifest(run_folder: Path) -> dict[str, Any]:
+    """What a run recorded of itself; RunError if the folder is not a run."""
+    path = run_folder / "run_manifest.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run_folder} is not a run: {path.name} is missing or unreadable ({error})") from error
+
+
+def refuse_another_run(request: RunRequest) -> None:
+    """A run id stands for one config and one set of inputs; RunError names what differs from the earlier start."""
+    folder = request.job.run_folder
+    if not (folder / "run_manifest.json").exists():
+        return
+    before, now = run_manifest(folder), identity(request)
+    changed = sorted(key for key in now if before.get(key) != now[key])
+    if changed:
+        details = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now[key])}" for key in changed)
+        raise RunError(
+            f"run {request.job.run_id} in {request.job.output} was started differently ({details}); "
+            "choose another --run-id: stages that did not change are taken over, not computed again"
+        )
+
+
+def identity(request: RunRequest) -> dict[str, Any]:
+    """What must stay the same when a run is resumed: inputs, what is computed, and how it is written."""
+    config = request.plan.config
+    return {
+        "inputs": [str(path.absolute()) for path in request.inputs],
+        "splitter": {"name": config.chosen_splitter().label} | config.chosen_splitter().params(),
+        "stages": {
+            stage.spec.name: {"version": stage.spec.version, "published": stage.published, "weights": stage.weights}
+            | {"params": stage.key_params}
+            for stage in request.plan.stages
+        },
+        "parquet_params": config.parquet.model_dump_json(),
+    }
+
+
+def write_run_manifest(request: RunRequest, closing: dict[str, Any]) -> None:
+    """Write run_manifest.json: the seed's fields, what identifies the run, and how it stands."""
+    config, folder = request.plan.config, request.job.run_folder
+    try:
+        created = run_manifest(folder)["created_at"]
+    except RunError:
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    versions = config.model_versions | {
+        name: sha for stage in request.plan.stages for name, sha in stage.weights.items()
+    }
+    record = {
+        "run_id": request.job.run_id,
+        "created_at": created,
+        "config_path": request.config_path,
+        "code_git_hash": config.code_git_hash,
+        "model_versions": json.dumps(versions),
+        "dataset_hash": config.dataset_hash,
+        "coordinate_spec_version": config.coordinates.spec_version,
+        "mask_encoding": config.coordinates.mask_encoding,
+        "time_base": config.coordinates.time_base,
+        "engine": request.engine,
+        **identity(request),
+        "config": config.model_dump(mode="json", exclude_none=True),
+        **closing,
+    }
+    replace_file(folder / "run_manifest.json", pretty_json(record))
+
+
+def closing(result: RunResult) -> dict[str, Any]:
+    """The part of run_manifest.json that is known at the end."""
+    return {
+        "state": "finished" if result.proof.holds else "unaccounted",
+        "proof": result.proof.sentence(),
+        "totals": result.totals,
+        "tree_sha256": result.proof.tree_sha256,
+        "seconds": round(result.seconds, 3),
+        "stages": {
+            name: {"attempts": attempts, "failed": failed, "seconds": round(seconds, 3)}
+            for name, (attempts, failed, seconds) in result.stages.items()
+        },
+        "speed_of_light": asdict(result.speed) if result.speed else None,
+    }
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 120 else text[:117] + "…"
+
+
+# --- an earlier run, opened again ---------------------------------------------------------------------------------
+
+
+def reopen(run_folder: Path, engine: Engine) -> RunRequest:
+    """The request of an earlier run, from what it recorded; RunError if the folder is not a run."""
+    record = run_manifest(run_folder)
+    config = parse(EgoworldConfig, record["config"], f"{run_folder}/run_manifest.json")
+    plan, _ = make_plan(config, weights.sha256_of)
+    job = EgoworldJob(plan, run_folder.absolute().parent, record["run_id"])
+    return RunRequest(tuple(Path(path) for path in record["inputs"]), job, engine, record["config_path"])
+
+
+def rebuild_ledger(run_folder: Path) -> dict[str, tuple[int, int]]:
+    """Throw the ledger away and fill a new one from the published tree; returns its counts by state."""
+    request = reopen(run_folder, "local")
+    listing = open_listing(run_folder)
+    with RunLock(request.job.output):
+        for path in run_folder.glob("ledger.sqlite*"):
+            path.unlink()
+        with open_ledger(request) as ledger:
+            fill_ledger(ledger, listing, request.job)
+            return dict(ledger.counts())

@@ -1,0 +1,72 @@
+"""The tables this job writes: columns, units, meaning. One place; meta.json, docs and validation read it.
+
+The first columns of each table are those of the seed project's readers (`frame_index, timestamp_s, mask_rle` and
+`frame_index, timestamp_s, pose`); ours follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its Arrow type and what a reader must know."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+
+
+FRAME = (
+    Column("frame_index", pa.int64(), "0-based index of the frame in the whole video, in display order"),
+    Column("timestamp_s", pa.float64(), "presentation time in seconds: pts × time_base"),
+)
+PTS = Column("pts", pa.int64(), "presentation time in units of the stream's time base: the frame's identity")
+
+MASKS = (
+    *FRAME,
+    Column("mask_rle", pa.string(), 'COCO run lengths as JSON {"size": [height, width], "counts": "<compressed>"}'),
+    PTS,
+    Column("object_id", pa.int64(), "identity within the clip; -1: the frame was looked at and nothing was found"),
+    Column(
+        "class", pa.string(), "left_hand, right_hand, held_object or the detector's label; empty when object_id is -1"
+    ),
+    Column("score", pa.float32(), "confidence that the object is of this class, 0..1"),
+    Column(
+        "box", pa.list_(pa.float32(), 4), "x0, y0, x1, y1 of the mask in pixels, far edge exclusive; zeros when empty"
+    ),
+    Column("predicted_iou", pa.float32(), "the segmenter's own estimate of the mask's IoU, 0..1"),
+    Column("stability", pa.float32(), "IoU of the mask thresholded at +1 and at -1 logits, 0..1"),
+    Column("prompt", pa.string(), "what asked for the mask: hand_box, pinch_point or detector_box; empty when none"),
+)
+
+HAND_POSE = (
+    *FRAME,
+    Column("pose", pa.list_(pa.float32()), "21 × (x, y, z) world landmarks in metres, origin at the hand's centre"),
+    PTS,
+    Column("hand_id", pa.int64(), "identity within the clip"),
+    Column("handedness", pa.string(), "left or right, the person's own, in a picture that is not mirrored"),
+    Column("handedness_score", pa.float32(), "confidence of the side, 0..1"),
+    Column("score", pa.float32(), "confidence that this is a hand, 0..1"),
+    Column(
+        "landmarks_px",
+        pa.list_(pa.float32(), 63),
+        "21 × (x, y, z): pixels of the upright frame; z on the scale of x, wrist = 0",
+    ),
+    Column("box", pa.list_(pa.float32(), 4), "x0, y0, x1, y1 around the landmarks in pixels; may reach past the frame"),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {"masks": MASKS, "hand_pose": HAND_POSE}
+
+
+def schema_of(table: str) -> pa.Schema:
+    """The Arrow schema of a table."""
+    return pa.schema([(column.name, column.type) for column in TABLES[table]])
+
+
+def field_specs(table: str) -> dict[str, dict[str, str]]:
+    """Column name → type and meaning, as written into meta.json."""
+    return {column.name: {"type": str(column.type), "meaning": column.meaning} for column in TABLES[table]}
