@@ -63,9 +63,7 @@ def main() -> None:
         for _ in range(options.repeats)
     ]
     best, peer = min(seconds for seconds, _ in runs), min(theirs)
-    sys.stdout.write(
-        f"HOTA {runs[0][1]}\nours {best:.3f} s, TrackEval {peer:.3f} s, ratio {peer / best:.1f}\n"
-    )
+    sys.stdout.write(f"HOTA {runs[0][1]}\nours {best:.3f} s, TrackEval {peer:.3f} s, ratio {peer / best:.1f}\n")
 
 
 if __name__ == "__main__":

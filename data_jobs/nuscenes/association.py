@@ -34,9 +34,7 @@ class Step:
     """What a motion model may know of the way from the frame before to this one."""
 
     dt_s: float  # since the frame before; 0 at the first
-    image_from_before: (
-        FloatArray  # (3, 3) homography of the camera's rotation between the two, pixels to pixels
-    )
+    image_from_before: FloatArray  # (3, 3) homography of the camera's rotation between the two, pixels to pixels
     image_wh: tuple[float, float]
 
 
@@ -165,14 +163,10 @@ class Tracker:
             self.last_id += 1
             class_id, score = int(detections.class_id[row]), float(detections.score[row])
             # In the first frame there is no second look to wait for.
-            tracks.append(
-                Track(self.last_id, class_id, state, box, score, time_s, time_s, confirmed=self.frames == 1)
-            )
+            tracks.append(Track(self.last_id, class_id, state, box, score, time_s, time_s, confirmed=self.frames == 1))
         return tracks
 
-    def _keep_lists(
-        self, found: list[Track], fading: list[Track], stillborn: list[Track], time_s: float
-    ) -> None:
+    def _keep_lists(self, found: list[Track], fading: list[Track], stillborn: list[Track], time_s: float) -> None:
         """Move tracks between the lists, in the order that their ids and output depend on."""
         over = [t for t in self.lost if time_s - t.seen_s > self.thresholds.max_lost_s]
         kept = [track for track in self.tracked if track.life == "tracked"]

@@ -33,17 +33,13 @@ class DetectionSet:
 
     rows: dict[str, MotRows]
     sha256: str  # over sequences, frames, boxes, scores and classes
-    unplaced: (
-        int  # detections in images that are in no sequence (before the first or after the last keyframe)
-    )
+    unplaced: int  # detections in images that are in no sequence (before the first or after the last keyframe)
 
 
 def read_detections(path: Path, sequences: Sequence[SequenceRef]) -> DetectionSet:
     """All detections of `sequences`. Raises BoxFileError for NaN, unknown classes, boxes without area, double
     ids."""
-    rows, unplaced = (
-        _from_parquet(path, sequences) if path.suffix == ".parquet" else _from_folder(path, sequences)
-    )
+    rows, unplaced = _from_parquet(path, sequences) if path.suffix == ".parquet" else _from_folder(path, sequences)
     total = hashlib.sha256()
     for name in sorted(rows):
         _check(rows[name], f"{path}, sequence {name}")
@@ -60,24 +56,18 @@ def _check(rows: MotRows, where: str) -> None:
         raise BoxFileError(f"{where}: a box in frame {rows.frame[flat[0]]} has no area")
     outside = np.flatnonzero((rows.score < 0) | (rows.score > 1))
     if len(outside):
-        raise BoxFileError(
-            f"{where}: score {rows.score[outside[0]]} in frame {rows.frame[outside[0]]} is not in 0–1"
-        )
+        raise BoxFileError(f"{where}: score {rows.score[outside[0]]} in frame {rows.frame[outside[0]]} is not in 0–1")
     named = rows.id >= 0
     key = rows.frame[named] * (rows.id.max(initial=0) + 1) + rows.id[named]
     unique, count = np.unique(key, return_counts=True)
     if (count > 1).any():
         frame, identity = divmod(int(unique[count > 1][0]), int(rows.id.max()) + 1)
-        raise BoxFileError(
-            f"{where}: detection id {identity} stands twice in frame {frame}; use −1 or unique ids"
-        )
+        raise BoxFileError(f"{where}: detection id {identity} stands twice in frame {frame}; use −1 or unique ids")
 
 
 def _from_folder(folder: Path, sequences: Sequence[SequenceRef]) -> tuple[dict[str, MotRows], int]:
     if not folder.is_dir():
-        raise BoxFileError(
-            f"there are no detections at {folder}; expected a .parquet file or a folder of MOT files"
-        )
+        raise BoxFileError(f"there are no detections at {folder}; expected a .parquet file or a folder of MOT files")
     found, unplaced = {}, 0
     for sequence in sequences:
         places = (

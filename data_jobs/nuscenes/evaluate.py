@@ -59,15 +59,11 @@ def find_sequences(converted: Path) -> list[SequenceRef]:
         if camera in CAMERAS:
             found.append(SequenceRef(folder.parent.name, scene, camera, folder))
     if not found:
-        raise RunError(
-            f"{converted} holds no sequences; expected <split>/scene-XXXX_CAM_NAME/gt/gt.txt from `convert`"
-        )
+        raise RunError(f"{converted} holds no sequences; expected <split>/scene-XXXX_CAM_NAME/gt/gt.txt from `convert`")
     return found
 
 
-def scoreable(
-    truth: Boxes, counted: np.ndarray, void: np.ndarray, tracks: Boxes
-) -> tuple[Boxes, Boxes, IntArray]:
+def scoreable(truth: Boxes, counted: np.ndarray, void: np.ndarray, tracks: Boxes) -> tuple[Boxes, Boxes, IntArray]:
     """True and track boxes that are scored, and the rows of the latter.
 
     MOTChallenge's preprocessing: tracks are matched against ALL true boxes at IoU 0.5; those on a void one
@@ -126,9 +122,7 @@ def evaluate(converted: Path, tracks: Path) -> Report:
             for class_id, name in enumerate(CLASSES):
                 pair = _class_boxes(truth, track, class_id)
                 per_camera[sequence.camera][name].append(score_sequence(*pair))
-                offset = (
-                    0 if rig_ids else number * 10**7
-                )  # ids that mean one camera only must not meet another's
+                offset = 0 if rig_ids else number * 10**7  # ids that mean one camera only must not meet another's
                 rig[name].append(_on_rig_clock(*pair, steps, offset))
         for name, parts in rig.items():
             joint[name].append(score_sequence(*(_concatenated(side) for side in zip(*parts, strict=True))))
@@ -173,9 +167,7 @@ def _class_boxes(truth: tuple[MotRows, np.ndarray], track: MotRows, class_id: in
     rows, void = truth
     mine = rows.class_id == class_id
     void = void[mine]
-    got, tracks, _ = scoreable(
-        rows.chosen(mine).boxes, ~void, void, track.chosen(track.class_id == class_id).boxes
-    )
+    got, tracks, _ = scoreable(rows.chosen(mine).boxes, ~void, void, track.chosen(track.class_id == class_id).boxes)
     return got, tracks
 
 

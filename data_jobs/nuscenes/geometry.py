@@ -69,9 +69,7 @@ def lerp(first: FloatArray, second: FloatArray, fraction: FloatArray) -> FloatAr
     return (1 - fraction)[:, None] * first + fraction[:, None] * second
 
 
-def points_in_frame(
-    points: FloatArray, frame_origin: FloatArray, parent_from_frame: FloatArray
-) -> FloatArray:
+def points_in_frame(points: FloatArray, frame_origin: FloatArray, parent_from_frame: FloatArray) -> FloatArray:
     """Points (N, 3) of the parent frame, seen from frames at `frame_origin` (N, 3), `parent_from_frame` (N,
     3, 3).
 

@@ -76,9 +76,7 @@ def sequence_images(scene: Scene, camera: int, rate: Rate) -> Images:
     if rate == "12":
         return _nominal_images(scene, images)
     first, last = scene.keyframe_us[0], scene.keyframe_us[-1]
-    return take_images(
-        images, (images.keyframe >= 0) | ((images.time_us >= first) & (images.time_us <= last))
-    )
+    return take_images(images, (images.keyframe >= 0) | ((images.time_us >= first) & (images.time_us <= last)))
 
 
 def take_images(images: Images, rows: np.ndarray) -> Images:
@@ -98,9 +96,7 @@ def _nominal_images(scene: Scene, images: Images) -> Images:
         return take_images(images, np.zeros(len(images.time_us), dtype=bool))
     keyframes = len(scene.keyframe_us)
     steps = np.arange(FRAMES_PER_INTERVAL * (keyframes - 1) + 1)
-    time = np.interp(
-        steps / FRAMES_PER_INTERVAL, np.arange(keyframes), scene.keyframe_us - scene.keyframe_us[0]
-    )
+    time = np.interp(steps / FRAMES_PER_INTERVAL, np.arange(keyframes), scene.keyframe_us - scene.keyframe_us[0])
     time_us = scene.keyframe_us[0] + np.rint(time).astype(np.int64)
     after = np.clip(np.searchsorted(images.time_us, time_us), 1, len(images.time_us) - 1)
     weight = np.clip(geometry.time_fraction(time_us, images.time_us[after - 1], images.time_us[after]), 0, 1)
@@ -236,9 +232,7 @@ def label_flat(scene: Scene, key_images: Images, images: Images, interpolation: 
     image, instance = np.nonzero(wanted)
     k, weight = before[image], fraction[image, None]
     first, second = box[instance, k], box[instance, k + 1]
-    blend = np.where(
-        weight == 0, first, np.where(weight == 1, second, (1 - weight) * first + weight * second)
-    )
+    blend = np.where(weight == 0, first, np.where(weight == 1, second, (1 - weight) * first + weight * second))
     unknown = np.full(len(image), np.nan)
     lowest = np.minimum(level[instance, k], level[instance, k + 1])
     return Labels(image, instance, blend, unknown, lowest, np.full((len(image), 3), np.nan))
@@ -266,9 +260,7 @@ def keyframe_boxes(scene: Scene, key_images: Images) -> tuple[FloatArray, IntArr
     centre = np.einsum("nij,nj->ni", rotation[image], scene.centre_m[rows]) + move[image]
     turn = rotation[image] @ geometry.rotation_matrices(scene.rotation[rows])
     corners = geometry.box_corners(centre, turn, scene.size_m[rows])
-    valid, box = other_rules.minmax_boxes(
-        centre, corners, key_images.intrinsics[image], key_images.size_px[image]
-    )
+    valid, box = other_rules.minmax_boxes(centre, corners, key_images.intrinsics[image], key_images.size_px[image])
     shape = (len(scene.instance_token), len(scene.keyframe_us))
     boxes, levels = np.full((*shape, 4), np.nan), np.full(shape, 4, dtype=np.int64)
     where = scene.annotation_instance[rows], scene.annotation_keyframe[rows]

@@ -182,9 +182,7 @@ def _id_pairs(truth: Boxes, track: Boxes, pairs: Pairs) -> tuple[IntArray, IntAr
 def _clear(truth: Boxes, track: Boxes, pairs: Pairs) -> tuple[float, ...]:
     """tp, fn, fp, id switches, mostly and partly tracked, mostly lost, fragmentations, Σ IoU."""
     close = pairs.chosen(pairs.iou >= IOU_THRESHOLD - EPS)
-    both = np.intersect1d(
-        truth.frame, track.frame
-    )  # frames with boxes on both sides: the steps of this metric
+    both = np.intersect1d(truth.frame, track.frame)  # frames with boxes on both sides: the steps of this metric
     step = np.searchsorted(both, truth.frame[close.truth])
     matched = _keep_matching(truth, track, close, step)
     tp = len(matched.truth)
@@ -221,9 +219,7 @@ def _keep_matching(truth: Boxes, track: Boxes, close: Pairs, step: IntArray) -> 
         rows = np.arange(starts[at], starts[at + 1])
         before = np.arange(starts[at - 1], starts[at]) if at else rows[:0]
         before = before[matched[before]]
-        kept = dict(
-            zip(truth.id[close.truth[before]].tolist(), track.id[close.track[before]].tolist(), strict=True)
-        )
+        kept = dict(zip(truth.id[close.truth[before]].tolist(), track.id[close.track[before]].tolist(), strict=True))
         rows = rows[rivals[rows]]
         pairs = close.chosen(rows)
         stays = [

@@ -78,15 +78,11 @@ def check_tracks(rows: MotRows, path: Path) -> None:
     unique, first, count = np.unique(key, axis=0, return_index=True, return_counts=True)
     if (count > 1).any():
         frame, _, identity = unique[count > 1][0]
-        raise BoxFileError(
-            f"{path}: id {identity} stands twice in frame {frame}; ids must be unique in a frame"
-        )
+        raise BoxFileError(f"{path}: id {identity} stands twice in frame {frame}; ids must be unique in a frame")
     check_classes(rows.class_id, str(path))
     flat = np.flatnonzero((rows.xywh_px[:, 2:] <= 0).any(axis=1))
     if len(flat):
-        raise BoxFileError(
-            f"{path}: the box of id {rows.id[flat[0]]} in frame {rows.frame[flat[0]]} has no area"
-        )
+        raise BoxFileError(f"{path}: the box of id {rows.id[flat[0]]} in frame {rows.frame[flat[0]]} has no area")
 
 
 def check_classes(class_id: IntArray, where: str) -> None:
@@ -97,9 +93,7 @@ def check_classes(class_id: IntArray, where: str) -> None:
         raise BoxFileError(f"{where}: class {class_id[wrong[0]]} is unknown; classes are {names}")
 
 
-def mot_bytes(
-    frame: IntArray, identity: IntArray, xywh: FloatArray, score: FloatArray, class_id: IntArray
-) -> bytes:
+def mot_bytes(frame: IntArray, identity: IntArray, xywh: FloatArray, score: FloatArray, class_id: IntArray) -> bytes:
     """Track rows as text, sorted by frame and id: two decimals for pixels, six for the score."""
     order = np.lexsort((identity, frame))
     lines = [

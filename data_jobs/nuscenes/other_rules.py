@@ -17,9 +17,7 @@ from data_jobs.nuscenes.projection import NEAR_M, project_points
 PAIRS = np.array([(i, j) for i in range(8) for j in range(i + 1, 8)])
 
 
-def corners_visible(
-    corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
-) -> tuple[BoolArray, BoolArray]:
+def corners_visible(corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray) -> tuple[BoolArray, BoolArray]:
     """(all, any) corner (N,) inside the image deeper than 1 m; False for both unless all corners pass 0.1
     m."""
     pixels = project_points(corners, intrinsics)
@@ -41,9 +39,7 @@ def minmax_boxes(
     return valid, np.where(valid[:, None], np.concatenate([low, high], axis=1), 0.0)
 
 
-def hull_boxes(
-    corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
-) -> tuple[BoolArray, FloatArray]:
+def hull_boxes(corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray) -> tuple[BoolArray, FloatArray]:
     """Valid (N,) and xyxy (N, 4) of (convex hull of the corners with z > 0) ∩ image: the devkit's 2-D export
     rule.
 
@@ -80,9 +76,7 @@ def _parts_inside(
     return parts, np.concatenate([kept, kept], axis=1)
 
 
-def _image_corners_in_hull(
-    pixels: FloatArray, ahead: BoolArray, image_wh: FloatArray
-) -> tuple[FloatArray, BoolArray]:
+def _image_corners_in_hull(pixels: FloatArray, ahead: BoolArray, image_wh: FloatArray) -> tuple[FloatArray, BoolArray]:
     """The four image corners (N, 4, 2) and whether the hull holds them (N, 4): no gap of π in the directions
     to it."""
     corner = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])[None] * image_wh[:, None]

@@ -23,12 +23,8 @@ from data_jobs.nuscenes.geometry import BoolArray, FloatArray, box_corners
 NEAR_M = 0.1
 
 # Corner pairs of the 12 edges, and the 4 edges around each of the 6 faces (indices into EDGES).
-EDGES = np.array(
-    [[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 4], [0, 4], [1, 5], [2, 6], [3, 7]]
-)
-FACE_EDGES = np.array(
-    [[0, 1, 2, 3], [4, 5, 6, 7], [0, 9, 4, 8], [1, 10, 5, 9], [2, 11, 6, 10], [3, 8, 7, 11]]
-)
+EDGES = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 4], [0, 4], [1, 5], [2, 6], [3, 7]])
+FACE_EDGES = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [0, 9, 4, 8], [1, 10, 5, 9], [2, 11, 6, 10], [3, 8, 7, 11]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +33,7 @@ class Projected:
 
     seen: BoolArray  # (N,) some part with positive area is in front of the near plane and inside the image
     box_px: FloatArray  # (N, 4) xyxy of the part inside the image
-    truncation: (
-        FloatArray  # (N,) 0..1: share of the unclipped rectangle's area that the image border cuts off
-    )
+    truncation: FloatArray  # (N,) 0..1: share of the unclipped rectangle's area that the image border cuts off
 
 
 def project_points(points_camera: FloatArray, intrinsics: FloatArray) -> FloatArray:
@@ -49,9 +43,7 @@ def project_points(points_camera: FloatArray, intrinsics: FloatArray) -> FloatAr
         return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
-def may_be_seen(
-    centre: FloatArray, radius_m: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
-) -> BoolArray:
+def may_be_seen(centre: FloatArray, radius_m: FloatArray, intrinsics: FloatArray, image_wh: FloatArray) -> BoolArray:
     """False only for boxes (N,) whose bounding sphere is surely out of the view frustum. `image_wh` is (N,
     2).
 
@@ -99,12 +91,8 @@ def project_boxes(
     apart = in_front & ((high <= 0) | (low >= image_wh)).any(axis=1)
     hard = np.flatnonzero(~inside & ~apart & (corners[..., 2] > NEAR_M).any(axis=1))
     if len(hard):
-        covered = _covered_image_corners(
-            centre[hard], rotation[hard], size_wlh[hard], intrinsics[hard], image_wh[hard]
-        )
-        seen[hard], box_px[hard], truncation[hard] = _clipped(
-            corners[hard], intrinsics[hard], image_wh[hard], covered
-        )
+        covered = _covered_image_corners(centre[hard], rotation[hard], size_wlh[hard], intrinsics[hard], image_wh[hard])
+        seen[hard], box_px[hard], truncation[hard] = _clipped(corners[hard], intrinsics[hard], image_wh[hard], covered)
     return Projected(seen=seen, box_px=box_px, truncation=truncation)
 
 
@@ -137,8 +125,7 @@ def _silhouette_segments(corners: FloatArray, intrinsics: FloatArray) -> tuple[F
     depth = np.where(cut, end[..., 2] - start[..., 2], 1.0)
     cut_point = start + ((NEAR_M - start[..., 2]) / depth)[..., None] * (end - start)
     start, end = (
-        np.where((cut & ~near)[..., None], cut_point, point)
-        for near, point in ((start_in, start), (end_in, end))
+        np.where((cut & ~near)[..., None], cut_point, point) for near, point in ((start_in, start), (end_in, end))
     )
     n = len(corners)
     pixels = project_points(np.concatenate([start, end, cut_point], axis=1), intrinsics).reshape(n, 3, 12, 2)
@@ -194,10 +181,7 @@ def _covered_image_corners(
     width, height = image_wh.T
     zero, one = np.zeros_like(width), np.ones_like(width)
     corner_px = np.stack(
-        [
-            np.stack([u, v, one], axis=1)
-            for u, v in ((zero, zero), (width, zero), (zero, height), (width, height))
-        ],
+        [np.stack([u, v, one], axis=1) for u, v in ((zero, zero), (width, zero), (zero, height), (width, height))],
         axis=1,
     )
     rays = corner_px @ np.swapaxes(np.linalg.inv(intrinsics), 1, 2) @ rotation

@@ -108,9 +108,7 @@ def _distance(a: Tracklet, b: Tracklet) -> float:
 
 def _distance_together(a: Tracklet, b: Tracklet, rows: np.ndarray) -> float:
     time = b.time_s[rows]
-    azimuth, width, height = (
-        np.interp(time, a.time_s, getattr(a, name)) for name in ("azimuth", "width", "height")
-    )
+    azimuth, width, height = (np.interp(time, a.time_s, getattr(a, name)) for name in ("azimuth", "width", "height"))
     apart = np.median(np.abs(_wrapped(b.azimuth[rows] - azimuth)))
     allowed = WIDTH_SHARE * np.median(np.maximum(width, b.width[rows])) + PARALLAX_RAD
     # Boxes are cut by the image border where cameras overlap, so only heights are compared.

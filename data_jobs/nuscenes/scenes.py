@@ -78,9 +78,7 @@ class Images:
             keyframe=table["keyframe"].to_numpy(),
             token=table["token"].to_pylist(),
             filename=table["filename"].to_pylist(),
-            size_px=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1).astype(
-                np.float64
-            ),
+            size_px=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1).astype(np.float64),
             ego_origin=vectors(table["ego_translation"]),
             ego_rotation=vectors(table["ego_rotation"]),
             camera_origin=vectors(table["camera_translation"]),
@@ -121,9 +119,7 @@ def _scene(head: dict[str, object], annotation: pa.Table, image: pa.Table) -> Sc
     token = annotation["instance_token"].to_numpy(zero_copy_only=False).astype(str)
     keyframe = annotation["keyframe"].to_numpy()
     unique, first_row, inverse = np.unique(token, return_index=True, return_inverse=True)
-    order = np.lexsort(
-        (unique, keyframe[first_row])
-    )  # rows are in keyframe order, so the first row is the earliest
+    order = np.lexsort((unique, keyframe[first_row]))  # rows are in keyframe order, so the first row is the earliest
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     category = annotation["category"].to_numpy(zero_copy_only=False)[first_row[order]]
@@ -202,9 +198,7 @@ def _samples(
     return columns, table["token"].take(pa.array(order))
 
 
-def check_chain(
-    table: pa.Table, name: str, scene_row: np.ndarray, time: np.ndarray, problems: dict[int, str]
-) -> None:
+def check_chain(table: pa.Table, name: str, scene_row: np.ndarray, time: np.ndarray, problems: dict[int, str]) -> None:
     """Note for each scene the first record whose `next` is not later than itself, or lies in another
     scene."""
     linked = np.flatnonzero(pc.not_equal(table["next"], "").to_numpy())
@@ -244,12 +238,8 @@ def _images(
     )  # fmt: skip
     chosen = np.flatnonzero(channel[calibrated] >= 0)
     table, calibrated = table.take(pa.array(chosen)), calibrated[chosen]
-    posed = rows_of(
-        table["ego_pose_token"], pose["token"], table["token"], "sample_data.ego_pose_token → ego_pose"
-    )
-    sampled = rows_of(
-        table["sample_token"], sample_tokens, table["token"], "sample_data.sample_token → sample"
-    )
+    posed = rows_of(table["ego_pose_token"], pose["token"], table["token"], "sample_data.ego_pose_token → ego_pose")
+    sampled = rows_of(table["sample_token"], sample_tokens, table["token"], "sample_data.sample_token → sample")
     scene_row, time = sample["scene"][sampled], table["timestamp"].to_numpy()
     check_chain(table, "sample_data", scene_row, time, problems)
     key = table["is_key_frame"].to_numpy(zero_copy_only=False)
@@ -279,9 +269,7 @@ def _intrinsics(
 ) -> pa.Array:
     """Intrinsics per calibration row as nine numbers; a camera without 3 × 3 intrinsics is its scenes'
     problem."""
-    rows = [
-        [value for line in matrix for value in line] for matrix in calibration["camera_intrinsic"].to_pylist()
-    ]
+    rows = [[value for line in matrix for value in line] for matrix in calibration["camera_intrinsic"].to_pylist()]
     for row in np.flatnonzero([len(nine) != 9 for nine in rows] & (channel >= 0)):
         for scene in np.unique(scene_row[calibrated == row]):
             problems[int(scene)] = (
@@ -315,15 +303,11 @@ def _annotations(
     sampled = rows_of(table["sample_token"], sample_tokens, tokens, "sample_annotation.sample_token → sample")
     names = category["name"].to_pylist()
     mapped = [CLASS_OF_CATEGORY.get(name, VOID_OF_CATEGORY.get(name)) for name in names]
-    class_id = np.array([-1 if name is None else CLASSES.index(name) for name in mapped])[category_row][
-        instance_row
-    ]
+    class_id = np.array([-1 if name is None else CLASSES.index(name) for name in mapped])[category_row][instance_row]
     void = np.array([name in VOID_OF_CATEGORY for name in names])[category_row][instance_row]
     chosen = np.flatnonzero(class_id >= 0)
     order = chosen[
-        np.lexsort(
-            (instance_row[chosen], sample["keyframe"][sampled[chosen]], sample["scene"][sampled[chosen]])
-        )
+        np.lexsort((instance_row[chosen], sample["keyframe"][sampled[chosen]], sample["scene"][sampled[chosen]]))
     ]
     take = pa.array(order)
     columns = {

@@ -25,18 +25,23 @@ from data_jobs.nuscenes.schema import CAMERAS, CLASSES
 NOMINAL_RATE_HZ = 12
 
 
-def scene_tables(scene: Scene, rate: Rate, interpolation: Interpolation) -> tuple[pa.Table, pa.Table]:
-    """(frames, labels) of the six cameras: ids are shared by all of them and dense, 1 to the number of
+def frame_table(scene: Scene, rate: Rate) -> pa.Table:
+    """One row per frame of each of the six cameras: time, image, poses, calibration."""
+    cameras = range(len(CAMERAS))
+    return pa.concat_tables(_camera_frames(camera, sequence_images(scene, camera, rate)) for camera in cameras)
+
+
+def label_table(scene: Scene, rate: Rate, interpolation: Interpolation) -> pa.Table:
+    """One row per box: ids are shared by the six cameras and dense, 1 to the number of the scene's
     instances."""
-    frames, labels = [], []
+    tables = []
     for camera in range(len(CAMERAS)):
         images = sequence_images(scene, camera, rate)
-        frames.append(_frame_table(camera, images))
-        labels.append(_label_table(scene, camera, images, label(scene, camera, images, interpolation)))
-    return pa.concat_tables(frames), pa.concat_tables(labels)
+        tables.append(_camera_labels(scene, camera, images, label(scene, camera, images, interpolation)))
+    return pa.concat_tables(tables)
 
 
-def _frame_table(camera: int, images: Images) -> pa.Table:
+def _camera_frames(camera: int, images: Images) -> pa.Table:
     n = len(images.time_us)
 
     def listed(values: np.ndarray) -> pa.Array:
@@ -61,7 +66,7 @@ def _frame_table(camera: int, images: Images) -> pa.Table:
     )
 
 
-def _label_table(scene: Scene, camera: int, images: Images, labels: Labels) -> pa.Table:
+def _camera_labels(scene: Scene, camera: int, images: Images, labels: Labels) -> pa.Table:
     n, low = len(labels.image), labels.box_px[:, :2]
     size = labels.box_px[:, 2:] - low
     x_m, y_m, z_m = (pa.array(axis, from_pandas=True) for axis in labels.centre_m.T)  # NaN becomes null
@@ -103,9 +108,7 @@ def identity_table(scene: Scene) -> pa.Table:
     )
 
 
-def sequence_files(
-    name: str, camera: int, frames: pa.Table, labels: pa.Table, rate: Rate
-) -> Mapping[str, bytes]:
+def sequence_files(name: str, camera: int, frames: pa.Table, labels: pa.Table, rate: Rate) -> Mapping[str, bytes]:
     """The files of one camera's sequence folder. `frames` and `labels` are the scene's, all cameras."""
     frames = frames.filter(pc.equal(frames["camera"], camera))
     labels = labels.filter(pc.equal(labels["camera"], camera))
@@ -121,17 +124,13 @@ def mot_text(labels: pa.Table) -> bytes:
     """Rows `frame,id,x,y,w,h,conf,class,visibility,-1`, two decimals."""
     columns = ("frame", "id", "x_px", "y_px", "w_px", "h_px", "class_id", "visibility_level")
     rows = zip(*(labels[column].to_pylist() for column in columns), strict=True)
-    lines = [
-        f"{f},{i},{x:.2f},{y:.2f},{w:.2f},{h:.2f},1.000000,{c},{v}.00,-1\n" for f, i, x, y, w, h, c, v in rows
-    ]
+    lines = [f"{f},{i},{x:.2f},{y:.2f},{w:.2f},{h:.2f},1.000000,{c},{v}.00,-1\n" for f, i, x, y, w, h, c, v in rows]
     return "".join(lines).encode()
 
 
 def _seqinfo(name: str, frames: pa.Table, rate: Rate) -> bytes:
     times = frames["timestamp_us"].to_numpy()
-    hertz = (
-        NOMINAL_RATE_HZ if rate == "12" or len(times) < 2 else round(1e6 / float(np.median(np.diff(times))))
-    )
+    hertz = NOMINAL_RATE_HZ if rate == "12" or len(times) < 2 else round(1e6 / float(np.median(np.diff(times))))
     width, height = (int(v) for v in frames["image_size_px"][0].as_py()) if len(frames) else (0, 0)
     return (
         f"[Sequence]\nname={name}\nframeRate={hertz}\nseqLength={len(frames)}\nimWidth={width}\nimHeight={height}\n"

@@ -75,8 +75,6 @@ def split_of(scene: str, version: str) -> str:
     split = split_table(version).get(scene)
     if split is None:
         test = scene in scene_names("test")
-        why = (
-            "it is an official test scene, which has no public boxes" if test else "it is in no official list"
-        )
+        why = "it is an official test scene, which has no public boxes" if test else "it is in no official list"
         raise InputError(f"scene {scene!r} of {version} belongs to none of {', '.join(SPLITS)}: {why}")
     return split

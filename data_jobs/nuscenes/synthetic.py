@@ -57,9 +57,7 @@ def scene_pool(scenes: int, split: str | None) -> list[str]:
     table = split_table("v1.0-synthetic")
     names = sorted(name for name, part in table.items() if split in (None, part))
     if not 1 <= scenes <= len(names):
-        raise RunError(
-            f"cannot make {scenes} scenes: there are 1 to {len(names)} official names in {split or 'all'}"
-        )
+        raise RunError(f"cannot make {scenes} scenes: there are 1 to {len(names)} official names in {split or 'all'}")
     return [names[k * len(names) // scenes] for k in range(scenes)]
 
 
@@ -78,9 +76,7 @@ def write_database(
     """
     folder = output / version
     folder.mkdir(parents=True, exist_ok=True)
-    counts = (
-        [None] * len(names) if samples is None else np.diff(np.arange(len(names) + 1) * samples // len(names))
-    )
+    counts = [None] * len(names) if samples is None else np.diff(np.arange(len(names) + 1) * samples // len(names))
     with ExitStack() as stack:
         sinks = {table: _Sink(stack.enter_context((folder / f"{table}.json").open("w"))) for table in SCHEMAS}
         _write_fixed(sinks)
@@ -229,10 +225,7 @@ def _truth_table(name: str, scene: SyntheticScene, spec: WorldSpec, views: dict[
                     "instance_token": [token("instance", scene.number, k) for k in body],
                     "class_id": pa.array([CLASSES.index(mapped[r]) for r in rows], pa.int8()),
                     "void": [category[r] in VOID_OF_CATEGORY for r in rows],
-                    **{
-                        axis: view.box_px[rows, k]
-                        for k, axis in enumerate(("x1_px", "y1_px", "x2_px", "y2_px"))
-                    },
+                    **{axis: view.box_px[rows, k] for k, axis in enumerate(("x1_px", "y1_px", "x2_px", "y2_px"))},
                     "hidden": view.hidden[rows],
                 }
             )
@@ -247,9 +240,7 @@ def detect(truth: pa.Table, seed: int) -> pa.Table:
     box = np.stack([truth[axis].to_numpy() for axis in ("x1_px", "y1_px", "x2_px", "y2_px")], axis=1)
     hidden, side = truth["hidden"].to_numpy(), box[:, 2:] - box[:, :2]
     found = rng.random(len(box)) > 0.04 + 0.9 * hidden**2
-    score = np.clip(
-        0.92 - 0.55 * hidden - 0.5 / np.sqrt(side.min(axis=1)) + rng.normal(0, 0.06, len(box)), 0.02, 0.999
-    )
+    score = np.clip(0.92 - 0.55 * hidden - 0.5 / np.sqrt(side.min(axis=1)) + rng.normal(0, 0.06, len(box)), 0.02, 0.999)
     noisy = box + rng.normal(0, BOX_NOISE, box.shape) * np.concatenate([side, side], axis=1)
     tokens = truth["sample_data_token"].take(pa.array(np.flatnonzero(found)))
     images = truth["sample_data_token"].unique()

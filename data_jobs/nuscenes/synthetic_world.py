@@ -104,9 +104,7 @@ def make_scene(spec: WorldSpec, seed: int, number: int, keyframes: int | None = 
     rng = np.random.default_rng([seed, number])
     count = keyframes or round(spec.seconds / KEYFRAME_PERIOD_S)
     span_s = (count + 1) * KEYFRAME_PERIOD_S * 1.1
-    ego = _moving(
-        rng, np.array([spec.ego_speed_m_s]), np.array([spec.ego_yaw_rate_rad_s]), span_s, np.zeros((1, 2))
-    )
+    ego = _moving(rng, np.array([spec.ego_speed_m_s]), np.array([spec.ego_yaw_rate_rad_s]), span_s, np.zeros((1, 2)))
     category, size, speed, turn = _population(rng, spec)
     middle = ego.position[0, :: max(1, ego.position.shape[1] // 20)]
     start = middle[rng.integers(0, len(middle), spec.objects)] + _ring(rng, spec)
@@ -121,9 +119,7 @@ def make_scene(spec: WorldSpec, seed: int, number: int, keyframes: int | None = 
     return SyntheticScene(number, ego, objects, category, size, keyframe_s, image_s, image_keyframe)
 
 
-def _moving(
-    rng: np.random.Generator, speed: FloatArray, turn: FloatArray, span_s: float, start: FloatArray
-) -> Motion:
+def _moving(rng: np.random.Generator, speed: FloatArray, turn: FloatArray, span_s: float, start: FloatArray) -> Motion:
     """Bodies whose yaw rate and speed swing as slow sines around their typical values."""
     n, time = len(speed), np.arange(0, span_s + 1, STEP_S)
     period, phase = rng.uniform(6, 14, (n, 1)), rng.uniform(0, 2 * np.pi, (n, 1))
@@ -140,9 +136,7 @@ def _population(
     names = tuple(POPULATION)
     share = np.array([POPULATION[name][0] for name in names])
     kind = rng.choice(len(names), spec.objects, p=share / share.sum())
-    size = np.array([POPULATION[names[k]][1] for k in kind]) * rng.normal(1, 0.08, (spec.objects, 3)).clip(
-        0.7, 1.3
-    )
+    size = np.array([POPULATION[names[k]][1] for k in kind]) * rng.normal(1, 0.08, (spec.objects, 3)).clip(0.7, 1.3)
     moves = rng.random(spec.objects) >= spec.still_share
     speed = np.array([POPULATION[names[k]][2] for k in kind]) * rng.uniform(0.5, 1.5, spec.objects) * moves
     turn = np.array([POPULATION[names[k]][3] for k in kind]) * rng.uniform(0.3, 1.5, spec.objects) * moves

@@ -54,9 +54,7 @@ class TableStore:
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One table; Arrow memory-maps what it can."""
-        return pq.read_table(
-            self.folder / f"{table}.parquet", columns=None if columns is None else list(columns)
-        )
+        return pq.read_table(self.folder / f"{table}.parquet", columns=None if columns is None else list(columns))
 
 
 def open_tables(dataroot: Path, version: str, cache: Path) -> TableStore:
@@ -145,11 +143,7 @@ def _whole_records(text: bytes, table: str, path: Path) -> tuple[list[dict[str, 
             return json.loads(b"[" + text[: border + 1] + b"]"), text[border + 1 :].lstrip()[1:]
         except ValueError:
             continue
-    return (
-        (_parse(b"[" + text[: borders[-1] + 1] + b"]", table, path), b"")
-        if len(borders) > MAX_CUTS
-        else ([], text)
-    )
+    return (_parse(b"[" + text[: borders[-1] + 1] + b"]", table, path), b"") if len(borders) > MAX_CUTS else ([], text)
 
 
 def _parse(text: bytes, table: str, path: Path) -> list[dict[str, Any]]:
@@ -183,9 +177,7 @@ def _finite(column: pa.Array) -> bool:
         column = column.flatten()
     if column.null_count:
         return False
-    return not pa.types.is_floating(column.type) or bool(
-        np.isfinite(column.to_numpy(zero_copy_only=False)).all()
-    )
+    return not pa.types.is_floating(column.type) or bool(np.isfinite(column.to_numpy(zero_copy_only=False)).all())
 
 
 def _first_bad(rows: list[dict[str, Any]], table: str, field: pa.Field) -> TableError:
@@ -204,9 +196,7 @@ def _first_bad(rows: list[dict[str, Any]], table: str, field: pa.Field) -> Table
     return TableError(f"table {table}: field {field.name} does not fit {field.type}")
 
 
-def rows_of(
-    tokens: pa.ChunkedArray, target: pa.ChunkedArray, source_tokens: pa.ChunkedArray, field: str
-) -> np.ndarray:
+def rows_of(tokens: pa.ChunkedArray, target: pa.ChunkedArray, source_tokens: pa.ChunkedArray, field: str) -> np.ndarray:
     """Row numbers (N,) int64 in the target table of N tokens: the join, as one hash lookup for all rows.
 
     `field` is "table.field → target" for the message; `source_tokens` name the rows that ask.

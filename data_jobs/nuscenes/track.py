@@ -58,8 +58,7 @@ class Frames:
         homography = self.intrinsics[1:] @ turn @ inverse[:-1]
         first = [Step(0.0, np.eye(3), self.image_wh)] if len(self.time_s) else []
         return first + [
-            Step(float(dt), matrix, self.image_wh)
-            for dt, matrix in zip(np.diff(self.time_s), homography, strict=True)
+            Step(float(dt), matrix, self.image_wh) for dt, matrix in zip(np.diff(self.time_s), homography, strict=True)
         ]
 
 
@@ -89,9 +88,7 @@ def track_camera(frames: Frames, rows: MotRows, motion: Motion, thresholds: Thre
         none = np.zeros(0, dtype=np.int64)
         return TrackRows(none, none, np.zeros((0, 4)), np.zeros(0), none)
     frame, identity, xywh_all, score, class_id = zip(*out, strict=True)
-    return TrackRows(
-        np.array(frame), np.array(identity), np.stack(xywh_all), np.array(score), np.array(class_id)
-    )
+    return TrackRows(np.array(frame), np.array(identity), np.stack(xywh_all), np.array(score), np.array(class_id))
 
 
 def track_scene(
@@ -105,8 +102,7 @@ def track_scene(
     links."""
     frames = {s.name: Frames.read(s) for s in sequences}
     tracks = {
-        s.name: track_camera(frames[s.name], detections[s.name], motion_model(motion), thresholds)
-        for s in sequences
+        s.name: track_camera(frames[s.name], detections[s.name], motion_model(motion), thresholds) for s in sequences
     }
     owners = [(s, int(i)) for s in sequences for i in np.unique(tracks[s.name].id)]
     group = np.arange(len(owners))
@@ -129,9 +125,7 @@ def track_scene(
 def _tracklet(sequence: SequenceRef, rows: TrackRows, frames: Frames, identity: int) -> Tracklet:
     mine = rows.id == identity
     at = rows.frame[mine] - 1
-    azimuth, width, height = bearings(
-        rows.xywh_px[mine], frames.intrinsics[at], frames.global_from_camera[at]
-    )
+    azimuth, width, height = bearings(rows.xywh_px[mine], frames.intrinsics[at], frames.global_from_camera[at])
     time_s = frames.start_us / 1e6 + frames.time_s[at]
     camera, class_id = CAMERAS.index(sequence.camera), int(rows.class_id[mine][0])
     return Tracklet(camera, class_id, time_s, np.unwrap(azimuth), width, height)
@@ -151,9 +145,7 @@ def run_track(
             split = next(s.split for s in scene if s.name == name)
             path = output / split / f"{name}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(
-                mot_bytes(tracks.frame, tracks.id, tracks.xywh_px, tracks.score, tracks.class_id)
-            )
+            path.write_bytes(mot_bytes(tracks.frame, tracks.id, tracks.xywh_px, tracks.score, tracks.class_id))
             rows += len(tracks.frame)
     card = {
         "motion": motion,

@@ -12,11 +12,7 @@ import numpy as np
 
 def sequences(mot_folder: Path):
     """(benchmark, sequence folder) of all sequences, in name order."""
-    return [
-        (bench, seq)
-        for bench in ("MOT15", "MOT17")
-        for seq in sorted((mot_folder / f"{bench}-train").iterdir())
-    ]
+    return [(bench, seq) for bench in ("MOT15", "MOT17") for seq in sorted((mot_folder / f"{bench}-train").iterdir())]
 
 
 def noisy_tracks(truth: np.ndarray, seed: int) -> np.ndarray:
@@ -43,8 +39,6 @@ def noisy_tracks(truth: np.ndarray, seed: int) -> np.ndarray:
 
 
 def write_tracks(path: Path, rows: np.ndarray) -> None:
-    lines = [
-        f"{int(r[0])},{int(r[1])},{r[2]:.2f},{r[3]:.2f},{r[4]:.2f},{r[5]:.2f},{r[6]},-1,-1,-1\n" for r in rows
-    ]
+    lines = [f"{int(r[0])},{int(r[1])},{r[2]:.2f},{r[3]:.2f},{r[4]:.2f},{r[5]:.2f},{r[6]},-1,-1,-1\n" for r in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines))

@@ -116,12 +116,7 @@ def test_visible_box_equals_dense_sampling_of_the_surface(seed):
         assert got.seen[0]
         box = got.box_px[0]
         assert (sampled.min(0) >= box[:2] - 1e-6).all() and (sampled.max(0) <= box[2:] + 1e-6).all()
-    if (
-        got.seen[0]
-        and not camera_inside
-        and centre[2] > 5
-        and (got.box_px[0, 2:] - got.box_px[0, :2] > 8).all()
-    ):
+    if got.seen[0] and not camera_inside and centre[2] > 5 and (got.box_px[0, 2:] - got.box_px[0, :2] > 8).all():
         # ... and away from the camera plane the samples are dense enough to come close to it.
         box, grid = got.box_px[0], 12 / 120 * 800 / projection.NEAR_M
         depth = (geometry.box_corners(centre[None], rotation[None], size[None])[0, :, 2]).min()

@@ -102,9 +102,7 @@ def test_class_average_leaves_out_classes_that_nobody_has():
 
 def test_void_boxes_are_neither_hits_nor_misses():
     truth = Boxes(np.array([0, 0]), np.array([1, 2]), np.array([[0.0, 0, 10, 10], [50, 50, 10, 10]]))
-    tracks = Boxes(
-        np.array([0, 0, 0]), np.array([5, 6, 7]), np.concatenate([truth.xywh_px, [[90, 90, 5, 5]]])
-    )
+    tracks = Boxes(np.array([0, 0, 0]), np.array([5, 6, 7]), np.concatenate([truth.xywh_px, [[90, 90, 5, 5]]]))
     void = np.array([False, True])
     got, left, rows = scoreable(truth, ~void, void, tracks)
     assert got.id.tolist() == [1] and left.id.tolist() == [5, 7] and rows.tolist() == [0, 2]
@@ -112,9 +110,7 @@ def test_void_boxes_are_neither_hits_nor_misses():
 
 def test_hota_and_clear_of_different_boxes_are_refused():
     score = score_sequence(boxes_of(3), boxes_of(3))
-    broken = type(score)(
-        *(getattr(score, n) if n != "clr_tp" else score.clr_tp // 4 for n in score.__slots__)
-    )
+    broken = type(score)(*(getattr(score, n) if n != "clr_tp" else score.clr_tp // 4 for n in score.__slots__))
     check_detections_agree(score, "good")
     with pytest.raises(RunError, match="must be of the same boxes"):
         check_detections_agree(broken, "bad")

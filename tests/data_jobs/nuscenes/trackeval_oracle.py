@@ -28,9 +28,7 @@ def lay_out(mot_folder: Path, work: Path) -> None:
         shutil.copytree(sequence, target, copy_function=shutil.copyfile)
         truth = np.loadtxt(sequence / "gt/gt.txt", delimiter=",")
         rows = mot_noise.noisy_tracks(truth, seed)
-        mot_noise.write_tracks(
-            work / "trackers" / f"{bench}-train" / "noisy" / "data" / f"{sequence.name}.txt", rows
-        )
+        mot_noise.write_tracks(work / "trackers" / f"{bench}-train" / "noisy" / "data" / f"{sequence.name}.txt", rows)
 
 
 def evaluate(work: Path, bench: str) -> dict:
