@@ -120,7 +120,7 @@ def evaluate(converted: Path, tracks: Path) -> Report:
             truth, track = read_truth(sequence), read_tracks(tracks, sequence)
             steps = _rig_steps(sequence)
             for class_id, name in enumerate(CLASSES):
-                pair = _class_boxes(truth, track, class_id)
+                pair = class_boxes(truth, track, class_id)
                 per_camera[sequence.camera][name].append(score_sequence(*pair))
                 offset = 0 if rig_ids else number * 10**7  # ids that mean one camera only must not meet another's
                 rig[name].append(_on_rig_clock(*pair, steps, offset))
@@ -163,7 +163,8 @@ def read_tracks(folder: Path, sequence: SequenceRef) -> MotRows:
     return rows
 
 
-def _class_boxes(truth: tuple[MotRows, np.ndarray], track: MotRows, class_id: int) -> tuple[Boxes, Boxes]:
+def class_boxes(truth: tuple[MotRows, np.ndarray], track: MotRows, class_id: int) -> tuple[Boxes, Boxes]:
+    """What is scored for one class: its true boxes, and its tracks without those on void boxes."""
     rows, void = truth
     mine = rows.class_id == class_id
     void = void[mine]

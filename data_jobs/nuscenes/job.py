@@ -162,7 +162,10 @@ class ConvertTask:
             files = sequence_files(folder, camera, frames, labels, job.rate)
             store.publish_folder(Path(str(row["split"])) / folder, files, {})
         identities = identity_table(scene)
-        files = {"identities.parquet": parquet_bytes(identities), "meta.json": pretty_json(counts(frames, labels))}
+        files = {
+            "identities.parquet": parquet_bytes(identities),
+            "meta.json": pretty_json(counts(scene, frames, labels)),
+        }
         links = {f"{stage}.parquet": job.artifact(row, stage) for stage in ("frames", "labels")}
         store.publish_folder(job.scene_folder(row).relative_to(job.output), files, links)
         return scene.name
@@ -185,7 +188,7 @@ def check_keyframes(scene: Scene, frames: pa.Table, rate: Rate) -> None:
             raise KeyframeShareError(f"{scene.name} {name}: {int(key.sum())} keyframes, the scene has {wanted}")
 
 
-def counts(frames: pa.Table, labels: pa.Table) -> dict[str, Any]:
+def counts(scene: Scene, frames: pa.Table, labels: pa.Table) -> dict[str, Any]:
     """What a scene holds: the numbers that dataset_stats.json adds up."""
     scored = labels.filter(pc.invert(labels["void"]))
     per_class = np.bincount(scored["class_id"].to_numpy(), minlength=len(CLASSES))
@@ -197,6 +200,10 @@ def counts(frames: pa.Table, labels: pa.Table) -> dict[str, Any]:
         "boxes": len(scored),
         "keyframe_boxes": int(pc.sum(scored["is_key_frame"]).as_py() or 0),
         "void_boxes": len(labels) - len(scored),
+        # Every annotation is looked for in every camera: what share is seen says whether the projection is
+        # sound.
+        "keyframe_projections": len(scene.annotation_keyframe) * len(CAMERAS),
+        "keyframe_projections_seen": int(pc.sum(labels["is_key_frame"]).as_py() or 0),
         "objects": int(tracks),
         "camera_tracks": len(scored.group_by(["camera", "id"]).aggregate([])),
         "boxes_per_class": dict(zip(CLASSES, per_class.tolist(), strict=True)),
