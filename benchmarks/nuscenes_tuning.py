@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes import motion
-from data_jobs.nuscenes.association import Thresholds
+from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Motion, Thresholds
 from data_jobs.nuscenes.convert import ConvertRequest, convert
 from data_jobs.nuscenes.detections import read_detections
 from data_jobs.nuscenes.evaluate import class_boxes, find_sequences, read_truth
-from data_jobs.nuscenes.metrics import class_averaged, combined, score_sequence
+from data_jobs.nuscenes.matching import FloatArray
+from data_jobs.nuscenes.metrics import Score, class_averaged, combined, score_sequence
 from data_jobs.nuscenes.mot_files import MotRows
 from data_jobs.nuscenes.schema import CLASSES
 from data_jobs.nuscenes.synthetic import scene_pool, write_database
@@ -41,10 +43,10 @@ TUNING_SEED, REPORT_SEED = 101, 202
 class Suite:
     """Converted synthetic scenes with their detections, in memory."""
 
-    def __init__(self, work: Path, split: str, seed: int, scenes: int, rate: str = "native") -> None:
+    def __init__(self, work: Path, split: str, seed: int, scenes: int) -> None:
         write_database(work, "v1.0-synthetic", WorldSpec(), seed, scene_pool(scenes, split))
         request = ConvertRequest(
-            work, "v1.0-synthetic", work / "out", work / "cache", split, rate, "native", "local", 1
+            work, "v1.0-synthetic", work / "out", work / "cache", split, "native", "native", "local", 1
         )
         convert(request)
         sequences = find_sequences(work / "out")
@@ -53,7 +55,7 @@ class Suite:
 
     def score(self, track: Callable[[Frames, MotRows], MotRows], every: int = 1) -> dict[str, float]:
         """Class-averaged numbers of a tracker; `every` n-th frame only."""
-        scores = {name: [] for name in CLASSES}
+        scores: dict[str, list[Score]] = {name: [] for name in CLASSES}
         for frames, rows, truth in self.parts:
             frames, rows, truth = thinned(frames, rows, truth, every)
             tracks = track(frames, rows)
@@ -79,7 +81,7 @@ def thinned(frames: Frames, rows: MotRows, truth: tuple, every: int) -> tuple:
     return less, thin(rows)[0], (labels, truth[1][chosen])
 
 
-def ours(make: Callable[[], object], thresholds: Thresholds) -> Callable[[Frames, MotRows], MotRows]:
+def ours(make: Callable[[], Motion], thresholds: Thresholds) -> Callable[[Frames, MotRows], MotRows]:
     """A tracker of ours as a function."""
 
     def run(frames: Frames, rows: MotRows) -> MotRows:
@@ -112,7 +114,7 @@ def library(name: str, hertz: float) -> Callable[[Frames, MotRows], MotRows]:
                     (k, offset + i, *b[:2], *(b[2:] - b[:2]), 1.0, class_id) for i, b in zip(ids, box, strict=True)
                 ]
             offset += 100_000
-        data = np.array(parts, dtype=np.float64).reshape(-1, 8)
+        data: FloatArray = np.array(parts, dtype=np.float64).reshape(-1, 8)
         data = data[np.argsort(data[:, 0], kind="stable")]
         ints = data[:, [0, 1, 7]].astype(np.int64)
         return MotRows(ints[:, 0], ints[:, 1], data[:, 2:6], data[:, 6], ints[:, 2], np.full(len(data), -1.0))
@@ -120,20 +122,31 @@ def library(name: str, hertz: float) -> Callable[[Frames, MotRows], MotRows]:
     return run
 
 
+def draw(rng: np.random.Generator) -> tuple[motion.Noise, Thresholds]:
+    """One random setting."""
+    noise = motion.Noise(
+        measured=float(rng.choice([0.03, 0.05, 0.08])), position=10 ** rng.uniform(-2, -0.5),
+        velocity=10 ** rng.uniform(-0.3, 0.6), birth_velocity=10 ** rng.uniform(0, 0.8),
+    )  # fmt: skip
+    high = rng.uniform(0.3, 0.65)
+    thresholds = Thresholds(
+        high=high, birth=high + rng.uniform(0, 0.2), first_cost=rng.uniform(0.7, 0.97),
+        second_cost=rng.uniform(0.5, 0.95), newborn_cost=rng.uniform(0.6, 0.97), max_lost_s=rng.uniform(0.4, 3.0),
+    )  # fmt: skip
+    return noise, thresholds
+
+
 def tune(trials: int, scenes: int) -> None:
     """Random search, log-uniform, around sensible magnitudes."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as work:
         suite = Suite(Path(work), "held_out", TUNING_SEED, scenes)
-        best = (0.0, motion.TUNED)
+        best = (0.0, motion.TUNED, TUNED_THRESHOLDS)
         for k in range(trials):
-            noise = motion.TUNED if k == 0 else motion.Noise(
-                measured=float(rng.choice([0.03, 0.05, 0.08, 0.12])), position=10 ** rng.uniform(-2, -0.3),
-                velocity=10 ** rng.uniform(-1, 0.6), birth_velocity=10 ** rng.uniform(-0.5, 0.7),
-            )  # fmt: skip
-            hota = suite.score(ours(lambda noise=noise: motion.BoxKalman(noise, ego=True), Thresholds()))["HOTA"]
-            best = max(best, (hota, noise), key=lambda pair: pair[0])
-            sys.stdout.write(f"{k:3d} {100 * hota:.2f} {noise}  best {100 * best[0]:.2f}\n")
+            noise, thresholds = (motion.TUNED, TUNED_THRESHOLDS) if k == 0 else draw(rng)
+            hota = suite.score(ours(partial(motion.BoxKalman, noise, ego=True), thresholds))["HOTA"]
+            best = max(best, (hota, noise, thresholds), key=lambda found: found[0])
+            sys.stdout.write(f"{k:3d} {100 * hota:.2f} best {100 * best[0]:.2f} {noise} {thresholds}\n")
             sys.stdout.flush()
         sys.stdout.write(f"best {best}\n")
 
@@ -142,11 +155,12 @@ def compare(scenes: int, with_library: bool) -> None:
     """The table: rows are trackers, columns rates."""
     with tempfile.TemporaryDirectory() as work:
         suite = Suite(Path(work), "val", REPORT_SEED, scenes)
+        published, tuned = Thresholds(), TUNED_THRESHOLDS
         rows = {
-            "kalman": lambda hertz: ours(motion.MOTIONS["kalman"], Thresholds()),
-            "kalman, ego-warped": lambda hertz: ours(lambda: motion.BoxKalman(motion.BYTETRACK, True), Thresholds()),
-            "kalman, tuned": lambda hertz: ours(lambda: motion.BoxKalman(motion.TUNED, False), Thresholds()),
-            "kalman_ego": lambda hertz: ours(motion.MOTIONS["kalman_ego"], Thresholds()),
+            "kalman, ByteTrack's thresholds": lambda hertz: ours(motion.MOTIONS["kalman"], published),
+            "kalman": lambda hertz: ours(motion.MOTIONS["kalman"], tuned),
+            "kalman, tuned noise": lambda hertz: ours(lambda: motion.BoxKalman(motion.TUNED, False), tuned),
+            "kalman_ego": lambda hertz: ours(motion.MOTIONS["kalman_ego"], tuned),
         }
         if with_library:
             rows["trackers SORT"] = lambda hertz: library("SORTTracker", hertz)

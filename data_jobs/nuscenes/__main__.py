@@ -122,11 +122,11 @@ def track(
     across_cameras: Annotated[bool, typer.Option(help="give an object one id in all six cameras")] = True,
 ) -> None:
     """Turn detections into tracks, per camera and across cameras."""
-    from data_jobs.nuscenes.association import Thresholds
+    from data_jobs.nuscenes.association import TUNED_THRESHOLDS
     from data_jobs.nuscenes.track import run_track
 
     target = output or gt / "tracks" / motion
-    counts = run_track(gt, detections, motion, target, Thresholds(), across_cameras)
+    counts = run_track(gt, detections, motion, target, TUNED_THRESHOLDS, across_cameras)
     out.print(", ".join(f"{value} {name}" for name, value in counts.items()) + f": {target}", soft_wrap=True)
 
 

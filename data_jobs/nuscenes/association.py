@@ -65,6 +65,10 @@ class Thresholds:
     max_lost_s: float = 1.0
 
 
+# Chosen with motion.TUNED on the held-out split of the synthetic suite (benchmarks/nuscenes_tuning.py).
+TUNED_THRESHOLDS = Thresholds()
+
+
 @dataclass(frozen=True, slots=True)
 class Detections:
     """Boxes of one frame."""

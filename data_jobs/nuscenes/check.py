@@ -51,7 +51,9 @@ def write_report(converted: Path, dataroot: Path | None, target: Path, scenes: i
         where = f"under {dataroot}" if dataroot else "because no --dataroot was given"
         warnings.append(f"{missing} images are not there ({where}): their boxes are drawn on a blank canvas.")
     if motion.jumps:
-        warnings.append(f"{motion.jumps} boxes jump: they overlap the place their two predecessors point at by less than {JUMP_IOU:g}.")
+        warnings.append(
+            f"{motion.jumps} boxes jump: they overlap where their two predecessors point by less than {JUMP_IOU:g}."
+        )
     page = _template().render(
         title=converted.name, stats=stats, warnings=warnings, motion=_motion_rows(motion), plots=_plots(motion),
         legend=legend(), scenes=shown,
@@ -95,7 +97,7 @@ def _motion_rows(motion: Smoothness) -> list[tuple[str, str]]:
 
 def _plots(motion: Smoothness) -> list[dict[str, Any]]:
     plots = [
-        ("IoU with where the two boxes before point", histogram(motion.step_iou, np.linspace(0, 1, 11).round(1))),
+        ("IoU with where the two boxes before point", histogram(motion.step_iou, np.arange(11, dtype=np.float64) / 10)),
         ("Acceleration, diagonals per s²", histogram(motion.bend_share, np.array([0, 0.5, 1, 2, 4, 8, 16, 32, 64]))),
     ]
     return [{"title": t, "bars": bars, "top": max((s for _, s in bars), default=1.0) or 1.0} for t, bars in plots]

@@ -194,9 +194,10 @@ def check_detections_agree(score: Score, what: str) -> None:
     at_half = float(score.hota_tp[int(np.argmin(np.abs(ALPHAS - IOU_THRESHOLD)))])
     for name, total in (("recall", score.truths), ("precision", score.tracks)):
         if abs(at_half - score.clr_tp) > DETECTION_TOLERANCE * total + 1:
+            hota, clear = at_half / max(1, total), score.clr_tp / max(1, total)
             raise RunError(
-                f"{what}: HOTA's detection {name} is {at_half / max(1, total):.3f}, CLEAR's {score.clr_tp / max(1, total):.3f}; "
-                f"they must be of the same boxes, so one of them was given other frames or classes"
+                f"{what}: HOTA's detection {name} is {hota:.3f}, CLEAR's {clear:.3f}; they must be of the same boxes, "
+                f"so one of them was given other frames or classes"
             )
 
 

@@ -12,7 +12,7 @@ formula (weight i/5 for the i-th of six frames, which runs ahead of time).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,13 +82,12 @@ def sequence_images(scene: Scene, camera: int, rate: Rate) -> Images:
 def take_images(images: Images, rows: np.ndarray) -> Images:
     """Some of the images, by mask or index."""
     index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-    columns = {
-        field.name: [values[i] for i in index]
-        if isinstance(values := getattr(images, field.name), list)
-        else values[index]
-        for field in fields(images)
+    columns = {field.name: getattr(images, field.name) for field in fields(images)}
+    chosen: dict[str, Any] = {
+        name: [values[i] for i in index] if isinstance(values, list) else values[index]
+        for name, values in columns.items()
     }
-    return Images(**columns)
+    return Images(**chosen)
 
 
 def _nominal_images(scene: Scene, images: Images) -> Images:
@@ -207,7 +206,7 @@ def _project(scene: Scene, images: Images, pairs: _Pairs) -> Labels:
 
 
 def _big_enough(box_px: FloatArray) -> npt.NDArray[np.bool_]:
-    return (box_px[:, 2:] - box_px[:, :2] >= MIN_SIDE_PX).all(axis=1)
+    return np.asarray((box_px[:, 2:] - box_px[:, :2] >= MIN_SIDE_PX).all(axis=1))
 
 
 # --- 2-D blending, for comparison

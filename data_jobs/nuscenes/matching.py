@@ -9,6 +9,7 @@ frame with 100 × 100 boxes has some hundred of them, and everything after works
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +115,7 @@ def best_pairs(pairs: Pairs, score: FloatArray, frame: IntArray) -> npt.NDArray[
     matched = _alone(pairs)
     contested = np.flatnonzero(~matched)
     bounds = np.flatnonzero(np.diff(frame[contested], prepend=-(2**62), append=2**62))
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds.tolist()):
         rows = contested[start:end]
         matched[rows[solve(pairs.truth[rows], pairs.track[rows], score[rows])]] = True
     return matched

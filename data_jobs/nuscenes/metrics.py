@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -29,7 +30,7 @@ from data_jobs.nuscenes.matching import (
 )
 
 # The 19 localisation thresholds over which HOTA is averaged.
-ALPHAS: FloatArray = np.arange(0.05, 0.99, 0.05)
+ALPHAS: FloatArray = np.arange(0.05, 0.99, 0.05, dtype=np.float64)
 
 # A true box and a track box can be the same object for CLEAR and Identity from this IoU on.
 IOU_THRESHOLD = 0.5
@@ -132,10 +133,8 @@ def score_sequence(truth: Boxes, track: Boxes) -> Score:
     """Score of one class in one sequence. Ids must be unique within each frame (evaluate.py checks)."""
     truth, track = _dense(truth), _dense(track)
     pairs = overlapping(truth, track)
-    return Score(
-        *_hota(truth, track, pairs), *_clear(truth, track, pairs), *_identity(truth, track, pairs),
-        len(truth.id), len(track.id),
-    )  # fmt: skip
+    parts: list[Any] = [*_hota(truth, track, pairs), *_clear(truth, track, pairs), *_identity(truth, track, pairs)]
+    return Score(*parts, len(truth.id), len(track.id))
 
 
 def _dense(boxes: Boxes) -> Boxes:

@@ -75,7 +75,7 @@ def check_tracks(rows: MotRows, path: Path) -> None:
     """Raise BoxFileError for an id that stands twice in a frame, a class that does not exist, or a box
     without area."""
     key = np.stack([rows.frame, rows.class_id, rows.id], axis=1)
-    unique, first, count = np.unique(key, axis=0, return_index=True, return_counts=True)
+    unique, count = np.unique(key, axis=0, return_counts=True)
     if (count > 1).any():
         frame, _, identity = unique[count > 1][0]
         raise BoxFileError(f"{path}: id {identity} stands twice in frame {frame}; ids must be unique in a frame")

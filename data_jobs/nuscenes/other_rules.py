@@ -23,7 +23,7 @@ def corners_visible(corners: FloatArray, intrinsics: FloatArray, image_wh: Float
     pixels = project_points(corners, intrinsics)
     inside = ((pixels > 0) & (pixels < image_wh[:, None])).all(axis=2) & (corners[..., 2] > 1.0)
     in_front = (corners[..., 2] > NEAR_M).all(axis=1)
-    return in_front & inside.all(axis=1), in_front & inside.any(axis=1)
+    return np.asarray(in_front & inside.all(axis=1)), np.asarray(in_front & inside.any(axis=1))
 
 
 def minmax_boxes(
@@ -56,7 +56,7 @@ def hull_boxes(corners: FloatArray, intrinsics: FloatArray, image_wh: FloatArray
     points, kept = np.concatenate([points, border], axis=1), np.concatenate([kept, held], axis=1)
     low = np.where(kept[..., None], points, np.inf).min(axis=1)
     high = np.where(kept[..., None], points, -np.inf).max(axis=1)
-    valid = (high > low).all(axis=1)
+    valid = np.asarray((high > low).all(axis=1))
     return valid, np.where(valid[:, None], np.concatenate([low, high], axis=1), 0.0)
 
 
@@ -84,8 +84,8 @@ def _image_corners_in_hull(pixels: FloatArray, ahead: BoolArray, image_wh: Float
     angle = np.arctan2(offset[..., 1], offset[..., 0])
     # A corner of the box that does not count takes the direction of one that does; a box without any holds
     # nothing.
-    first = ahead.argmax(axis=1)
+    first = np.asarray(ahead.argmax(axis=1))
     stand_in = np.take_along_axis(angle, first[:, None, None], axis=2)
     angle = np.sort(np.where(ahead[:, None], angle, stand_in), axis=2)
     gap = np.diff(np.concatenate([angle, angle[..., :1] + 2 * np.pi], axis=2), axis=2).max(axis=2)
-    return corner.astype(np.float64), (gap < np.pi) & ahead.any(axis=1)[:, None]
+    return corner.astype(np.float64), (gap < np.pi) & np.asarray(ahead.any(axis=1))[:, None]

@@ -108,7 +108,7 @@ def _clipped(
         corner = np.stack([border[:, i, 0], border[:, j, 1]], axis=1)
         low = np.where(covered[:, k, None], np.minimum(low, corner), low)
         high = np.where(covered[:, k, None], np.maximum(high, corner), high)
-    seen = (high > low).all(axis=1)
+    seen = np.asarray((high > low).all(axis=1))
     whole_low, whole_high = _segment_extent(ends, alive)
     whole = np.prod(np.where(seen[:, None], whole_high - whole_low, 1.0), axis=1)
     part = np.prod(np.where(seen[:, None], high - low, 0.0), axis=1)

@@ -13,6 +13,7 @@ import os
 import shutil
 import uuid
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def _build(store: TableStore, folder: Path) -> None:
     _write_groups(folder / "annotations.parquet", annotations, len(scene))
     _write_groups(folder / "images.parquet", images, len(scene))
     starts = np.searchsorted(sample["scene"], np.arange(len(scene) + 1))
-    times = [sample["timestamp"][a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    times = [sample["timestamp"][a:b] for a, b in pairwise(starts.tolist())]
     seen = np.bincount(images["scene"].to_numpy(), minlength=len(scene))
     for row in np.flatnonzero(np.diff(starts) < 2):
         problems.setdefault(int(row), f"scene {scene['name'][int(row)]} has fewer than two samples")
@@ -350,5 +351,5 @@ def _write_groups(path: Path, table: pa.Table, scenes: int) -> None:
         raise TableError(f"{path.name} refers to scene {scene[-1]} of {scenes}")
     bounds = np.searchsorted(scene, np.arange(scenes + 1))
     with pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=1) as writer:
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds.tolist()):
             writer.write_table(table.slice(start, end - start), row_group_size=max(1, end - start))

@@ -15,6 +15,7 @@ import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -158,7 +159,7 @@ def _view(scene: SyntheticScene, camera: str) -> _View:
     position, yaw = scene.objects.at(time_s)
     ego_position, ego_yaw = scene.ego.at(time_s)
     n, q = yaw.shape
-    image, body = (grid.ravel() for grid in np.meshgrid(np.arange(q), np.arange(n)))
+    image, body = (np.asarray(grid).ravel() for grid in np.meshgrid(np.arange(q), np.arange(n)))
     centre = np.concatenate([position.reshape(-1, 2), (scene.size_m[body, 2] / 2)[:, None]], axis=1)
     rotation, move = geometry.camera_from_global(
         np.concatenate([ego_position[0], np.zeros((q, 1))], axis=1),
@@ -171,7 +172,7 @@ def _view(scene: SyntheticScene, camera: str) -> _View:
     size_px = np.broadcast_to(np.array(IMAGE_WH, dtype=np.float64), (len(image), 2))
     radius = np.linalg.norm(scene.size_m[body], axis=1) / 2
     near = np.flatnonzero(projection.may_be_seen(seen_from, radius, matrix, size_px))
-    image, body, seen_from = image[near], body[near], seen_from[near]
+    image, body, seen_from = np.asarray(image[near]), np.asarray(body[near]), seen_from[near]
     turn = rotation[image] @ geometry.rotation_matrices(geometry.yaw_quaternions(yaw.ravel()[near]))
     got = projection.project_boxes(seen_from, turn, scene.size_m[body], matrix[near], size_px[near])
     kept = np.flatnonzero(got.seen & (got.box_px[:, 2:] - got.box_px[:, :2] >= 1).all(axis=1))
@@ -184,7 +185,7 @@ def _hidden(image: np.ndarray, body: np.ndarray, box: FloatArray, depth: FloatAr
     """For each sighting, the largest share of its box that one nearer box in the same image covers."""
     hidden = np.zeros(len(image))
     bounds = np.flatnonzero(np.diff(image, prepend=-1, append=-2))
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds.tolist()):
         mine = box[start:end]
         low = np.maximum(mine[:, None, :2], mine[None, :, :2])
         side = np.clip(np.minimum(mine[:, None, 2:], mine[None, :, 2:]) - low, 0, None)

@@ -105,7 +105,7 @@ def track_scene(
         s.name: track_camera(frames[s.name], detections[s.name], motion_model(motion), thresholds) for s in sequences
     }
     owners = [(s, int(i)) for s in sequences for i in np.unique(tracks[s.name].id)]
-    group = np.arange(len(owners))
+    group: IntArray = np.arange(len(owners))
     if across:
         group = link([_tracklet(s, tracks[s.name], frames[s.name], i) for s, i in owners])
     dense = np.unique(group, return_inverse=True)[1] + 1
@@ -128,7 +128,7 @@ def _tracklet(sequence: SequenceRef, rows: TrackRows, frames: Frames, identity: 
     azimuth, width, height = bearings(rows.xywh_px[mine], frames.intrinsics[at], frames.global_from_camera[at])
     time_s = frames.start_us / 1e6 + frames.time_s[at]
     camera, class_id = CAMERAS.index(sequence.camera), int(rows.class_id[mine][0])
-    return Tracklet(camera, class_id, time_s, np.unwrap(azimuth), width, height)
+    return Tracklet(camera, class_id, time_s, np.unwrap(azimuth).astype(np.float64), width, height)
 
 
 def run_track(

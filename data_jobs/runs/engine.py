@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_jobs.runs.guard import Executor, Guard, Job, LedgerPort, Outcome, RetryPolicy
-from data_jobs.runs.sandbox import InProcess, Sandbox, Task
+from data_jobs.runs.sandbox import InProcess, Sandbox
 
 # Rows of one block are worked off by one actor in turn: enough to spread Ray's cost per task (some 10 ms) over many
 # units, few enough that the last block does not keep one worker busy alone.
@@ -29,7 +29,7 @@ class Host:
     """What a job brings to the engine. Picklable."""
 
     job: Job
-    build: Callable[[], Task]  # makes the task inside the worker's child process
+    build: Callable[[], Any]  # makes the sandbox.Task inside the worker's child process
     stages: tuple[str, ...]  # ends with guard.PUBLISH
     retry: RetryPolicy
     memory_bytes: int  # a child that grows beyond is ended
@@ -38,11 +38,8 @@ class Host:
 
     def guard(self, ledger: LedgerPort, epoch: int, worker: str, isolated: bool) -> Guard:
         """A guard with its executor; `isolated` puts the task into a child process."""
-        executor: Executor
-        if isolated:
-            executor = Sandbox(self.build, self.preload, self.memory_bytes)
-        else:
-            executor = InProcess(self.build)
+        build = self.build
+        executor: Executor = Sandbox(build, self.preload, self.memory_bytes) if isolated else InProcess(build)
         return Guard(self.job, self.stages, executor, ledger, self.retry, epoch, worker)
 
 

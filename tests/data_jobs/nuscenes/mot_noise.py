@@ -29,8 +29,9 @@ def noisy_tracks(truth: np.ndarray, seed: int) -> np.ndarray:
         if a != b:
             rows[first, 1], rows[second, 1] = b, a
     n = len(rows) // 20
-    false = np.stack([rng.integers(1, rows[:, 0].max() + 1, n), ids.max() + 1 + np.arange(n), *rng.uniform(0, 900, (2, n)),
-                      *rng.uniform(20, 200, (2, n)), rng.uniform(0, 1, n)], axis=1)  # fmt: skip
+    when, who = rng.integers(1, rows[:, 0].max() + 1, n), ids.max() + 1 + np.arange(n)
+    where, size = rng.uniform(0, 900, (2, n)), rng.uniform(20, 200, (2, n))
+    false = np.stack([when, who, *where, *size, rng.uniform(0, 1, n)], axis=1)
     rows = np.concatenate([rows, false])
     rows[:, 6] = 0.9
     rows[:, 2:6] = np.round(rows[:, 2:6], 2)
