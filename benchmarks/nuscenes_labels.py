@@ -169,10 +169,9 @@ def synthetic(name: str, spec: WorldSpec, scenes: int, work: Path) -> None:
     write_database(work, "v1.0-synthetic", spec, 11, scene_pool(scenes, None))
     index = open_index(open_tables(work, "v1.0-synthetic", work / "cache"))
     truth = pq.read_table(work / "truth.parquet")
-    true = frame_of(
-        *(truth[name].to_numpy(zero_copy_only=False) for name in ("sample_data_token", "instance_token")),
-        np.stack([truth[c].to_numpy() for c in ("x1_px", "y1_px", "x2_px", "y2_px")], axis=1),
-    )  # fmt: skip
+    image, instance = (truth[n].to_numpy(zero_copy_only=False) for n in ("sample_data_token", "instance_token"))
+    box = np.stack([truth[c].to_numpy() for c in ("x1_px", "y1_px", "x2_px", "y2_px")], axis=1)
+    true = frame_of(image, instance, box)
     for rule in RULES:
         sys.stdout.write(quality(name, rule, true, pd.concat(labelled(index, rule))))
 

@@ -66,7 +66,9 @@ class Thresholds:
 
 
 # Chosen with motion.TUNED on the held-out split of the synthetic suite (benchmarks/nuscenes_tuning.py).
-TUNED_THRESHOLDS = Thresholds()
+TUNED_THRESHOLDS = Thresholds(
+    high=0.34, birth=0.39, first_cost=0.92, second_cost=0.70, newborn_cost=0.92, max_lost_s=2.0
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def score_sequence(truth: Boxes, track: Boxes) -> Score:
     truth, track = _dense(truth), _dense(track)
     pairs = overlapping(truth, track)
     parts: list[Any] = [*_hota(truth, track, pairs), *_clear(truth, track, pairs), *_identity(truth, track, pairs)]
-    return Score(*parts, len(truth.id), len(track.id))
+    return Score(*[*parts, len(truth.id), len(track.id)])
 
 
 def _dense(boxes: Boxes) -> Boxes:

@@ -38,7 +38,7 @@ BYTETRACK = Noise(measured=0.05, position=0.274, velocity=1.027, birth_velocity=
 
 # Chosen on the held-out split of the synthetic suite: see `benchmarks/nuscenes_tuning.py` and
 # docs/nuscenes.md.
-TUNED = Noise(measured=0.05, position=0.067, velocity=2.65, birth_velocity=4.18)
+TUNED = Noise(measured=0.05, position=0.05, velocity=0.8, birth_velocity=4.0)
 
 # Farther than this beyond the image a turned box is no longer a box (the homography folds at the horizon).
 MIN_DEPTH_RATIO = 0.1

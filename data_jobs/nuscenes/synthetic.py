@@ -172,12 +172,12 @@ def _view(scene: SyntheticScene, camera: str) -> _View:
     size_px = np.broadcast_to(np.array(IMAGE_WH, dtype=np.float64), (len(image), 2))
     radius = np.linalg.norm(scene.size_m[body], axis=1) / 2
     near = np.flatnonzero(projection.may_be_seen(seen_from, radius, matrix, size_px))
-    image, body, seen_from = np.asarray(image[near]), np.asarray(body[near]), seen_from[near]
-    turn = rotation[image] @ geometry.rotation_matrices(geometry.yaw_quaternions(yaw.ravel()[near]))
-    got = projection.project_boxes(seen_from, turn, scene.size_m[body], matrix[near], size_px[near])
+    seen_from, size_m, yaw_near = seen_from[near], scene.size_m[body[near]], yaw.ravel()[near]
+    turn = rotation[image[near]] @ geometry.rotation_matrices(geometry.yaw_quaternions(yaw_near))
+    got = projection.project_boxes(seen_from, turn, size_m, matrix[near], size_px[near])
     kept = np.flatnonzero(got.seen & (got.box_px[:, 2:] - got.box_px[:, :2] >= 1).all(axis=1))
-    kept = kept[np.lexsort((body[kept], image[kept]))]
-    view = (image[kept], body[kept], got.box_px[kept], seen_from[kept, 2])
+    kept = kept[np.lexsort((body[near][kept], image[near][kept]))]
+    view = (image[near][kept], body[near][kept], got.box_px[kept], seen_from[kept, 2])
     return _View(*view, hidden=_hidden(*view))
 
 

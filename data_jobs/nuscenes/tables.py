@@ -166,7 +166,7 @@ def typed(rows: list[dict[str, Any]], table: str, schema: pa.Schema) -> pa.Recor
             column = pa.array([row[field.name] for row in rows], field.type)
         except (KeyError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise _first_bad(rows, table, field) from error
-        if column.null_count or not _finite(column):
+        if column.null_count or not _finite(column) or not _whole(rows, field):
             raise _first_bad(rows, table, field)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -180,13 +180,19 @@ def _finite(column: pa.Array) -> bool:
     return not pa.types.is_floating(column.type) or bool(np.isfinite(column.to_numpy(zero_copy_only=False)).all())
 
 
+def _whole(rows: list[dict[str, Any]], field: pa.Field) -> bool:
+    """Whether an integer field holds integers only: Arrow would cut 1.5 down to 1 without a word."""
+    return not pa.types.is_integer(field.type) or all(type(row[field.name]) is int for row in rows)
+
+
 def _first_bad(rows: list[dict[str, Any]], table: str, field: pa.Field) -> TableError:
     for row in rows:
         token = row.get("token", "without token")
         if field.name not in row:
             return TableError(f"table {table}, token {token}: field {field.name} is missing")
         try:
-            fits = _finite(pa.array([row[field.name]], field.type)) and row[field.name] is not None
+            fits = _finite(pa.array([row[field.name]], field.type)) and _whole([row], field)
+            fits &= row[field.name] is not None
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             fits = False
         if not fits:
