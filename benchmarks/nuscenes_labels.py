@@ -35,7 +35,8 @@ from data_jobs.nuscenes.label import (
     take_images,
 )
 from data_jobs.nuscenes.matching import pairwise_iou
-from data_jobs.nuscenes.scenes import Images, Scene, SceneIndex, open_index
+from data_jobs.nuscenes.scene_index import SceneIndex, open_index
+from data_jobs.nuscenes.scenes import Images, Scene
 from data_jobs.nuscenes.schema import CAMERAS
 from data_jobs.nuscenes.synthetic import scene_pool, write_database
 from data_jobs.nuscenes.synthetic_world import WorldSpec

@@ -23,7 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes.label import annotation_grid, label_native, sequence_images
-from data_jobs.nuscenes.scenes import Images, Scene, open_index
+from data_jobs.nuscenes.scene_index import open_index
+from data_jobs.nuscenes.scenes import Images, Scene
 from data_jobs.nuscenes.schema import CAMERAS
 from data_jobs.nuscenes.tables import open_tables
 

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes.convert import ConvertRequest, convert
-from data_jobs.nuscenes.scenes import open_index
+from data_jobs.nuscenes.scene_index import open_index
 from data_jobs.nuscenes.synthetic import scene_pool, write_database
 from data_jobs.nuscenes.synthetic_world import WorldSpec
 from data_jobs.nuscenes.tables import open_tables

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from data_jobs.nuscenes.job import STAGES, ConvertJob, ConvertTask
 from data_jobs.nuscenes.label import Interpolation, Rate
-from data_jobs.nuscenes.scenes import open_index
+from data_jobs.nuscenes.scene_index import open_index
 from data_jobs.nuscenes.schema import CAMERAS
 from data_jobs.nuscenes.splits import SPLITS, split_table
 from data_jobs.nuscenes.tables import open_tables

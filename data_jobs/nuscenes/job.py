@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_jobs.nuscenes.label import FRAMES_PER_INTERVAL, Interpolation, Rate
-from data_jobs.nuscenes.scenes import Scene, SceneIndex
+from data_jobs.nuscenes.scene_index import SceneIndex
+from data_jobs.nuscenes.scenes import Scene
 from data_jobs.nuscenes.schema import CAMERAS, CLASSES
 from data_jobs.nuscenes.sequences import frame_table, identity_table, label_table, parquet_bytes, sequence_files
 from data_jobs.nuscenes.splits import split_of

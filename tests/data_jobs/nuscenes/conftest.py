@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_jobs.nuscenes.convert import ConvertRequest, convert
-from data_jobs.nuscenes.scenes import open_index
+from data_jobs.nuscenes.scene_index import open_index
 from data_jobs.nuscenes.synthetic import write_database
 from data_jobs.nuscenes.synthetic_world import WorldSpec
 from data_jobs.nuscenes.tables import open_tables

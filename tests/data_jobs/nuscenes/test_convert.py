@@ -3,6 +3,10 @@ engines."""
 
 import configparser
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -170,3 +174,19 @@ def test_official_lists_have_their_published_sizes_and_do_not_overlap():
     assert split_of("scene-0553", "v1.0-mini") == "train" and split_of("scene-0103", "v1.0-mini") == "val"
     with pytest.raises(InputError):
         split_of("scene-0001", "v1.0-mini")
+
+
+@pytest.mark.slow
+def test_a_killed_conversion_resumes_to_the_same_bytes(database, converted, tmp_path):
+    words = ["convert", "--dataroot", database, "--version", "v1.0-synthetic", "--output", tmp_path / "out",
+             "--engine", "local", "--cache", tmp_path / "cache"]  # fmt: skip
+    command = [sys.executable, "-m", "data_jobs.nuscenes", *map(str, words)]
+    root = Path(__file__).resolve().parents[3]
+    victim = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while victim.poll() is None and not list((tmp_path / "out").glob("*/scene-*_CAM_FRONT")):
+        time.sleep(0.01)
+    victim.kill()
+    victim.wait()
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "planned 2 = done 2 + dead 0" in done.stdout
+    assert files_of(tmp_path / "out") == files_of(converted)

@@ -8,7 +8,7 @@ import pytest
 from data_jobs.nuscenes import geometry
 from data_jobs.nuscenes.label import annotation_grid, label, label_native, sequence_images
 from data_jobs.nuscenes.matching import pairwise_iou
-from data_jobs.nuscenes.scenes import open_index
+from data_jobs.nuscenes.scene_index import open_index
 from data_jobs.nuscenes.schema import CAMERAS
 from data_jobs.nuscenes.synthetic import write_database
 from data_jobs.nuscenes.synthetic_world import WorldSpec

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from data_jobs.nuscenes import tables
-from data_jobs.nuscenes.scenes import open_index
+from data_jobs.nuscenes.scene_index import open_index
 from data_jobs.nuscenes.schema import SCHEMAS
 from data_jobs.nuscenes.tables import TableError, json_pieces, open_tables
 
