@@ -94,9 +94,7 @@ class HandStream:
     def next(self, image: np.ndarray) -> list[Hand]:
         """Hands in the next (H, W, 3) uint8 RGB image. Raises ValueError when its size has changed."""
         if self._size not in (None, image.shape):
-            raise ValueError(
-                f"a stream of {self._size} images was given one of {image.shape}; open a new stream"
-            )
+            raise ValueError(f"a stream of {self._size} images was given one of {image.shape}; open a new stream")
         hands, self._last_seen = self._finder.follow(image, self._last_seen)
         self._size = image.shape
         return hands

@@ -45,6 +45,11 @@ class PromptSegmenter:
     The same picture, prompt, thread count and machine give the same bits, whatever other prompts are asked
     with it: each prompt is decoded alone. Batching them would change low bits with the batch size and is no
     faster on a CPU.
+
+    Of SAM's outputs the single mask is taken for every prompt. SAM advises it for boxes and several points; for one
+    point it advises the best of three by predicted IoU. With MobileSAM that is no better (406 clicks: mean IoU 0.583
+    against 0.588 on LM-O, 0.470 against 0.499 on Aria Digital Twin), and it rates 97 % of its masks above 0.7, so
+    that a threshold no longer separates; the single mask's ratings do.
     """
 
     def __init__(self, threads: int = 1, device: str = "cpu") -> None:
@@ -70,7 +75,8 @@ class PromptSegmenter:
     def warm_up(self) -> None:
         """Load, and run once, so that the first real picture is not slower than the others."""
         self.load()
-        self.segment(self.embed(np.zeros((720, 1280, 3), np.uint8)), [Prompt(box_px=np.array([10, 10, 90, 90]))])
+        blank = np.zeros((720, 1280, 3), np.uint8)
+        self.segment(self.embed(blank), [Prompt(box_px=np.array([10, 10, 90, 90]))])
 
     def embed(self, image: np.ndarray) -> ImageEmbedding:
         """The expensive step, once per picture. Raises ValueError unless it is (H, W, 3) uint8 RGB."""
@@ -101,13 +107,12 @@ class PromptSegmenter:
     def _one(self, model: MobileSam, features: torch.Tensor, fit: Fit, prompt: Prompt) -> Mask:
         from models.mobile_sam.geometry import stability, to_picture
 
-        logits, iou = model.decode(features, **_on_square(prompt, fit, self.device), several=is_ambiguous(prompt))
-        best = int(iou.argmax())
-        low_res = logits[best].cpu()
+        logits, iou = model.decode(features, **_on_square(prompt, fit, self.device), several=False)
+        low_res = logits[0].cpu()
         return Mask(
             mask=to_picture(low_res, fit).numpy(),
             # The head is a plain regression and may leave the range that an IoU has.
-            predicted_iou=min(max(float(iou[best]), 0.0), 1.0),
+            predicted_iou=min(max(float(iou[0]), 0.0), 1.0),
             stability=stability(low_res, fit),
             low_res_logits=low_res.numpy(),
         )
@@ -116,16 +121,6 @@ class PromptSegmenter:
         if self._model is None:
             raise RuntimeError("the segmenter is not loaded; call load() first (or again, after close())")
         return self._model
-
-
-def is_ambiguous(prompt: Prompt) -> bool:
-    """Whether a prompt may mean a thing, a part of it or what it belongs to: one point and no box.
-
-    Then the model's best of three by predicted IoU is taken. A box or several points name one thing, and
-    the single output, trained for that case, serves better (Segment Anything, appendix A, "Making the model
-    ambiguity-aware").
-    """
-    return prompt.box_px is None and prompt.points_px is not None and len(prompt.points_px) == 1
 
 
 def _on_square(prompt: Prompt, fit: Fit, device: str) -> dict[str, torch.Tensor]:

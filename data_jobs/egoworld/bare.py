@@ -19,6 +19,7 @@ from data_jobs.egoworld.manifest import clip_from_row
 from data_jobs.egoworld.plan import Plan
 from data_jobs.egoworld.records import Clip
 from data_jobs.runs.guard import Row
+from data_jobs.runs.quiet import quiet_stderr
 
 # One process that cannot start must not hang the end of a run that is otherwise finished.
 PATIENCE_S = 900.0
@@ -53,8 +54,9 @@ def bare_seconds(plan: Plan, rows: list[Row], workers: int) -> float | None:
 
 def _loop(plan: Plan, rows: list[Row], ready: Any, results: Any) -> None:
     operators = [(stage, stage.operator(stage.params)) for stage in plan.stages]
-    for _, operator in operators:
-        operator.load()
+    with quiet_stderr():  # native runtimes announce themselves
+        for _, operator in operators:
+            operator.load()
     clips = [clip_from_row(row) for row in rows]
     ready.wait(PATIENCE_S)
     start = time.monotonic()

@@ -40,7 +40,7 @@ class ClipReader:
         self.window_frames = window_frames
         self._decode_threads = decode_threads
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> Generator[Window]:
         """All frames of the clip in order, each exactly once, `window_frames` at a time.
 
         Raises:
@@ -61,7 +61,7 @@ class ClipReader:
                 stop.set()
                 pool.submit(source.close).result()  # after what the thread is at: closes the file there
 
-    def frames_at(self, indices: Iterable[int]) -> Iterator[Window]:
+    def frames_at(self, indices: Iterable[int]) -> Generator[Window]:
         """Chosen frames in ascending order, one per Window; indices count over the whole video, as in Window.
 
         Decodes only what the chosen frames need: from the last keyframe before each. The pixels equal those

@@ -11,6 +11,7 @@ import ray
 
 from actors.spawn import Remote, spawn
 from data_jobs.runs.ledger import Ledger
+from data_jobs.runs.quiet import quiet_stderr
 
 # Rows are small references to clips; frames never enter the object store, so it needs next to nothing.
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -22,6 +23,17 @@ def ray_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray's own lines tell of blocks and actors, ours of clips. Ray keeps its own in its session folder all the same.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with quiet_stderr():
+        _connect()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
@@ -32,10 +44,6 @@ def ray_cluster() -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def remote_ledger(path: str, run_id: str) -> Remote:

@@ -53,9 +53,11 @@ def open_container(path: str, name: str) -> Any:
     Raises InputError (not a video, no index, no permission) or TransientError (the storage failed).
     """
     check_file(path, name)
+    # Not `options=`: PyAV 15 sizes those for the streams known before probing and then reads past the end for
+    # containers that announce streams late (MPEG program streams): a segmentation fault.
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
-        return av.open(f"file:{path}", options=options, timeout=READ_TIMEOUT_S, metadata_errors="replace")
+        return av.open(f"file:{path}", container_options=options, timeout=READ_TIMEOUT_S, metadata_errors="replace")
     except av.FFmpegError as error:
         if error.errno not in _TRANSIENT and _lacks_index(path):
             raise InputError(f"{name} holds picture data but no index (moov): its recording was cut off") from error

@@ -23,6 +23,7 @@ from data_jobs.runs.errors import InputError
 _FIRST_STEP_BACK_S = 1.0
 
 
+_INTRA = 1  # AV_PICTURE_TYPE_I (libavutil/avutil.h)
 # Presentation time in stream units, and the av.VideoFrame (which has no stub that mypy could use).
 TimedFrame = tuple[int, Any]
 
@@ -117,7 +118,7 @@ class Decoder:
             self._seek(target)
             frames = self._decoded()
             first = next(frames, None)
-            if first is not None and (target is None or first[0] <= start_pts):
+            if first is not None and (target is None or (first[0] <= start_pts and _stands_alone(first[1]))):
                 return chain([first], frames)
         return iter(())
 
@@ -163,6 +164,14 @@ class Decoder:
                 self._failed_pts = failed if self._failed_pts is None else min(failed, self._failed_pts)
             return []
         return [(pts, frame) for frame in frames if (pts := _time_of(frame)) is not None]
+
+
+def _stands_alone(frame: Any) -> bool:
+    """Whether a frame is an intra picture; a stream with gradual refresh has entry points that are not.
+
+    Decoders show frames before such a refresh is complete, so the pixels would depend on where reading began.
+    """
+    return int(frame.pict_type) == _INTRA
 
 
 def _time_of(frame: Any) -> int | None:

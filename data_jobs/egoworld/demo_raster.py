@@ -110,16 +110,21 @@ def _fill(corners: np.ndarray, faces: np.ndarray, attributes: np.ndarray, shape:
     spans = np.maximum(high - low, 0)
     # y points down, so a triangle that faces the camera has negative area here.
     counts = np.where(area < 0, spans[:, 0] * spans[:, 1], 0)
-    triangle = np.repeat(np.arange(len(faces)), counts)
-    within = np.arange(len(triangle)) - np.repeat(np.cumsum(counts) - counts, counts)
-    column = low[triangle, 0] + within % spans[triangle, 0]
-    row = low[triangle, 1] + within // spans[triangle, 0]
-    dx, dy = column + 0.5 - corners[triangle, 0, 0], row + 0.5 - corners[triangle, 0, 1]
-    b_1 = (dx * edge_2[triangle, 1] - dy * edge_2[triangle, 0]) / area[triangle]
-    b_2 = (dy * edge_1[triangle, 0] - dx * edge_1[triangle, 1]) / area[triangle]
-    inside = (b_1 >= 0) & (b_2 >= 0) & (b_1 + b_2 <= 1)
-    triangle, pixel = triangle[inside], (row * width + column)[inside]
-    shares = np.stack([1 - b_1 - b_2, b_1, b_2], axis=1)[inside].astype(np.float32)
+    triangle = np.repeat(np.arange(len(faces), dtype=np.int32), counts)
+    within = np.arange(len(triangle), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)
+    down, across = np.divmod(within, spans[triangle, 0])
+    # Barycentric shares are affine in the offset from the box's corner: three numbers per triangle and share.
+    safe = np.where(area < 0, area, -1.0)
+    slopes = np.stack([edge_2[:, 1], -edge_2[:, 0], -edge_1[:, 1], edge_1[:, 0]], axis=1) / safe[:, None]
+    origin = low + 0.5 - corners[:, 0]
+    at_1 = slopes[:, 0] * origin[:, 0] + slopes[:, 1] * origin[:, 1]
+    at_2 = slopes[:, 2] * origin[:, 0] + slopes[:, 3] * origin[:, 1]
+    b_1 = at_1[triangle] + slopes[triangle, 0] * across + slopes[triangle, 1] * down
+    b_2 = at_2[triangle] + slopes[triangle, 2] * across + slopes[triangle, 3] * down
+    inside = np.flatnonzero((b_1 >= 0) & (b_2 >= 0) & (b_1 + b_2 <= 1))
+    triangle, b_1, b_2 = triangle[inside], b_1[inside], b_2[inside]
+    pixel = (low[triangle, 1] + down[inside]) * width + low[triangle, 0] + across[inside]
+    shares = np.stack([1 - b_1 - b_2, b_1, b_2], axis=1).astype(np.float32)
     return _nearest(triangle, pixel, shares, faces, attributes, shape)
 
 
@@ -152,7 +157,8 @@ def _shade(buffers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ambient = upward * SKY_RGB + (1 - upward) * BOUNCE_RGB
     halfway = light + np.array([0, 0, -1], np.float32)
     facing = np.clip(normals @ (halfway / np.float32(np.linalg.norm(halfway))), 0, None)
-    shine = cv2.pow(facing, 24).ravel() * buffers[covered, 6]  # OpenCV's integer power; numpy's is ten times slower
+    eighth = ((facing**2) ** 2) ** 2  # squares: ten times faster than numpy's facing**24
+    shine = eighth**2 * eighth * buffers[covered, 6]
     lit = albedo * (diffuse * LIGHT_RGB + ambient * _creases(buffers[..., 7], covered)) + 0.35 * shine[:, None]
     colour = np.zeros((*covered.shape, 3), np.float32)
     colour[covered] = lit

@@ -159,11 +159,6 @@ def build_manifest(
     )
 
 
-def unchanged(manifest: Manifest, found: Found) -> bool:
-    """Whether this file was already looked at and has the same size and modification time since."""
-    return manifest.stamps().get(str(found.path)) == (found.size_bytes, found.mtime_ns)
-
-
 def clips_of(video: Video, split: Split, splitter: Splitter) -> pa.Table:
     """The clip rows of one video."""
     starts = [start for start, _ in split.ranges]

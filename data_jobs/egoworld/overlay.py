@@ -68,7 +68,8 @@ def _draw_mask(picture: np.ndarray, row: MaskRow, unit: float, labels: Labels) -
     rgb = OBJECT_RGB[row.object_id % len(OBJECT_RGB)]
     outlines, _ = cv2.findContours(row.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     left, top, _, _ = cv2.boundingRect(np.concatenate(outlines))
-    text = f"{row.label} {row.score:.2f}"
+    name = f"#{row.object_id} {row.label}"  # the colours repeat, the number does not
+    text = f"{name} {row.score:.2f}"
     if row.age_s <= 0:
         tinted = picture[row.mask] * (1 - FILL) + np.array(rgb) * FILL
         picture[row.mask] = tinted.astype(np.uint8)
@@ -79,7 +80,7 @@ def _draw_mask(picture: np.ndarray, row: MaskRow, unit: float, labels: Labels) -
     thin = picture.copy()
     cv2.drawContours(thin, outlines, -1, rgb, _thickness(unit), cv2.LINE_AA)
     cv2.addWeighted(thin, strength, picture, 1 - strength, 0, dst=picture)
-    labels.add(f"{row.label} {row.age_s:.1f} s ago", (left, top), rgb, faint=True)
+    labels.add(f"{name} {row.age_s:.1f} s ago", (left, top), rgb, faint=True)
 
 
 def _draw_hand(picture: np.ndarray, hand: HandRow, unit: float, labels: Labels) -> None:
@@ -95,7 +96,7 @@ def _draw_hand(picture: np.ndarray, hand: HandRow, unit: float, labels: Labels) 
         finger_rgb = FINGER_RGB[(joint - 1) // 4] if joint else side_rgb
         _draw_joint(picture, point, hand.side, finger_rgb, unit)
     lowest = max(points, key=lambda point: point[1])
-    labels.add(f"{hand.side} hand {hand.score:.2f}", (points[0][0], lowest[1]), side_rgb, below=True)
+    labels.add(f"{hand.side} {hand.score:.2f}", (points[0][0], lowest[1]), side_rgb, below=True)
 
 
 def _draw_joint(picture: np.ndarray, point: tuple[int, int], side: str, rgb: tuple[int, ...], unit: float) -> None:

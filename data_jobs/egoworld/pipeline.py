@@ -6,6 +6,7 @@ the output folder. Called by run.py. The engines differ only in who hosts the gu
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -49,8 +50,10 @@ def run_ray(job: EgoworldJob, todo: pa.Table, ledger: Any, epoch: int) -> Iterat
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its lines tell of blocks, ours of clips
     context = DataContext.get_current()
     context.enable_progress_bars = False  # ours shows clips and causes, Ray's shows blocks
+    context.print_on_execution_start = False
     context.max_errored_blocks = 0
     context.raise_original_map_exception = True  # a RunError must arrive as itself
     workers = min(job.plan.config.workers(), max(len(todo), 1))

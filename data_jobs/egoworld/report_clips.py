@@ -22,7 +22,7 @@ from data_jobs.runs.errors import InputError, TransientError
 
 PICTURES_PER_CLIP = 4
 PICTURE_SIDE_PX = 560  # sharp on a phone, four of them about 150 KB
-PICTURE_BOLDNESS = 1.5  # a desktop shows them at half that size
+PICTURE_BOLDNESS = 1.25  # a desktop shows them at half that size
 JPEG_QUALITY = 82
 # Drawing units of a timeline's width; heights are the template's.
 TIMELINE_WIDTH = 1000.0

@@ -25,6 +25,7 @@ from data_jobs.egoworld.manifest import clip_from_row
 from data_jobs.egoworld.manifest_files import read_clip_table
 from data_jobs.egoworld.records import Clip
 from data_jobs.runs.errors import RunError
+from data_jobs.runs.guard import PUBLISH
 from data_jobs.runs.outcome import DeadLetter
 from data_jobs.runs.proof import published_ids
 
@@ -85,12 +86,12 @@ class RunSummary:
 
     @property
     def stage_costs(self) -> tuple[StageCost, ...]:
-        """In the order of the data; empty when the run recorded none."""
-        stages = self.record.get("stages") or {}
+        """By name, publication last; empty when the run recorded none."""
+        stages = self.record.get("stage_costs") or {}
         measured = {name: cost for name, cost in stages.items() if "seconds" in cost}
         return tuple(
             StageCost(name, cost.get("attempts", 0), cost.get("failed", 0), cost["seconds"])
-            for name, cost in measured.items()
+            for name, cost in sorted(measured.items(), key=lambda item: (item[0] == PUBLISH, item[0]))
         )
 
     @property

@@ -171,14 +171,16 @@ def measure_speed(
 ) -> SpeedOfLight | None:
     """The bare loop on a sample of the clips that this epoch finished; None when it finished none or is told not to."""
     wanted = request.plan.config.speed_of_light.sample_frames
-    finished = todo.filter(pa.array([request.job.clip_folder(row).exists() for row in todo.to_pylist()], pa.bool_()))
-    if not wanted or not len(finished):
+    worked = ledger.worked_on(epoch, len(request.plan.stage_names)) if wanted else []
+    finished = todo.filter(pc.is_in(todo["clip_id"], value_set=pa.array(worked, pa.string())))
+    # What was taken over from an earlier run was not computed, so a rate over it would say nothing.
+    if not len(finished) or len(finished) < len(todo) / 2:
         return None
     workers = request.plan.config.workers() if request.engine == "ray" else 1
     workers = min(workers, len(finished))
     rows = sample(finished, workers, wanted)
     own_s = ledger.seconds_of([row["clip_id"] for row in rows], epoch)
-    all_s = sum(seconds for _, _, seconds in ledger.stage_seconds(epoch).values())
+    all_s = ledger.seconds_of(finished["clip_id"].to_pylist(), epoch)
     span_s = ledger.busy_span_s(epoch)
     progress.phase("bare loop", 1)
     bare_s = bare_seconds(request.plan, rows, workers)
@@ -268,7 +270,7 @@ def closing(result: RunResult) -> dict[str, Any]:
         "totals": result.totals,
         "tree_sha256": result.proof.tree_sha256,
         "seconds": round(result.seconds, 3),
-        "stages": {
+        "stage_costs": {
             name: {"attempts": attempts, "failed": failed, "seconds": round(seconds, 3)}
             for name, (attempts, failed, seconds) in result.stages.items()
         },

@@ -7,7 +7,6 @@ adding a class here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -18,8 +17,8 @@ from pydantic import Field, model_validator
 
 from data_jobs.egoworld.records import Video
 from data_jobs.egoworld.shots import shot_starts
-from data_jobs.runs.errors import InputError, RunError
-from data_jobs.runs.strict import Strict, parse
+from data_jobs.runs.errors import InputError
+from data_jobs.runs.strict import Strict
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +61,13 @@ class FixedStride(_Block):
     is one take."""
 
     method: Literal["fixed_stride"] = "fixed_stride"
-    clip_length_s: float = Field(10.0, gt=0, description="seconds of video per clip")
-    overlap_s: float = Field(0.0, ge=0, description="seconds that a clip shares with the one before")
-    min_clip_s: float = Field(1.0, ge=0, description="a shorter remainder joins the clip before it")
+    clip_length_s: float = Field(default=10.0, gt=0, allow_inf_nan=False, description="seconds of video per clip")
+    overlap_s: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="seconds that a clip shares with the one before"
+    )
+    min_clip_s: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="a shorter remainder joins the clip before it"
+    )
 
     @model_validator(mode="after")
     def _overlap_leaves_a_step(self) -> FixedStride:
@@ -78,23 +81,23 @@ class FixedStride(_Block):
         return "fixed_stride/1"
 
     def split(self, video: Video) -> Split:
-        """Cut at start + k·(clip length − overlap); a time without frames makes no clip."""
-        stride = _in_pts(self.clip_length_s, video) - _in_pts(self.overlap_s, video)
-        origin, starts, at = int(video.pts[0]), [], 0
-        while at < video.frame_count:  # from frame to frame, not from k to k: a gap of years costs one step
-            starts.append(at)
-            k = (int(video.pts[at]) - origin) // stride + 1
-            at = _first_at(video.pts, origin + k * stride)
-        return Split(tuple(self._ranges(video, starts, stride)))
-
-    def _ranges(self, video: Video, starts: list[int], stride: Fraction) -> Iterator[tuple[int, int]]:
-        if len(starts) > 1 and _seconds(video, starts[-1], video.frame_count) < self.min_clip_s:
-            starts = starts[:-1]
+        """Cut at start + k·(clip length − overlap); a time without frames makes no clip, nor one inside another."""
         origin, length = int(video.pts[0]), _in_pts(self.clip_length_s, video)
-        for start in starts[:-1]:
+        stride = length - _in_pts(self.overlap_s, video)
+        cells: list[int] = []
+        ranges: list[tuple[int, int]] = []
+        start = end = 0
+        while end < video.frame_count:  # from frame to frame, not from k to k: a gap of years costs one step
             k = (int(video.pts[start]) - origin) // stride
-            yield start, _first_at(video.pts, origin + k * stride + length)
-        yield starts[-1], video.frame_count
+            end = _first_at(video.pts, origin + k * stride + length)
+            if not ranges or end > ranges[-1][1]:
+                ranges.append((start, end))
+                cells.append(k)
+            start = _first_at(video.pts, origin + (k + 1) * stride)
+        follows_at_once = len(cells) > 1 and cells[-1] == cells[-2] + 1  # else a gap would lie within the clip
+        if follows_at_once and _seconds(video, *ranges[-1]) < self.min_clip_s:
+            ranges[-2:] = [(ranges[-2][0], ranges[-1][1])]
+        return Split(tuple(ranges))
 
 
 class SceneDetect(_Block):
@@ -102,9 +105,15 @@ class SceneDetect(_Block):
     video whole."""
 
     method: Literal["scenedetect", "none"] = "scenedetect"
-    min_scene_len_s: float = Field(1.0, ge=0, description="no shot is shorter; a cut too near is dropped")
-    fallback_full_clip: bool = Field(True, description="where detection fails: one clip of the whole video, marked so")
-    overlap_s: float = Field(1.0, ge=0, description="a clip begins this much before its cut")
+    min_scene_len_s: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="no shot is shorter; a cut too near is dropped"
+    )
+    fallback_full_clip: bool = Field(
+        default=True, description="where detection fails: one clip of the whole video, marked so"
+    )
+    overlap_s: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="a clip begins this much before its cut"
+    )
 
     @model_validator(mode="after")
     def _makes_clips(self) -> SceneDetect:
@@ -135,24 +144,6 @@ class SceneDetect(_Block):
         overlap = _in_pts(self.overlap_s, video)
         starts = [0] + [_first_at(video.pts, int(video.pts[cut]) - overlap) for cut in cuts]
         return Split(tuple(zip(starts, edges[1:], strict=True)))
-
-
-SPLITTERS: dict[str, type[FixedStride] | type[SceneDetect]] = {
-    "fixed_stride": FixedStride,
-    "scenedetect": SceneDetect,
-    "none": SceneDetect,
-}
-
-
-def splitter_of(config: Mapping[str, Any]) -> FixedStride | SceneDetect:
-    """The splitter that a configuration block names by `method` (default fixed_stride).
-
-    Raises RunError that lists the choices for an unknown method, or the wrong fields of a known one.
-    """
-    method = config.get("method", "fixed_stride")
-    if method not in SPLITTERS:
-        raise RunError(f"unknown splitter {method!r}; choose one of {', '.join(SPLITTERS)}")
-    return parse(SPLITTERS[method], dict(config), f"splitter {method}")
 
 
 def _in_pts(seconds: float, video: Video) -> Fraction:

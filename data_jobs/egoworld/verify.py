@@ -1,4 +1,4 @@
-"""Whether every published clip is whole: the tables that meta.json names, readable, of schema and row count as promised.
+"""Whether every published clip is whole: the tables that meta.json names, readable, with schema and rows as promised.
 
 In: a run folder. Out: faults in words, none if all is well. Called by the command line's `verify`.
 """

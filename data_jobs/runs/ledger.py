@@ -192,6 +192,14 @@ class Ledger:
         ).fetchone()
         return float(row[0] or 0.0)
 
+    def worked_on(self, epoch: int, stages: int) -> list[str]:
+        """Units that went through all their stages in this epoch, none taken over from before."""
+        rows = self._db.execute(
+            "SELECT unit_id FROM attempts WHERE state='done' AND epoch=? GROUP BY unit_id HAVING COUNT(*)=? ORDER BY 1",
+            (epoch, stages),
+        )
+        return [unit for (unit,) in rows]
+
     def busy_span_s(self, epoch: int) -> float:
         """Seconds from the first start to the last end of an attempt in this epoch; 0 when there was none."""
         row = self._db.execute("SELECT MIN(started_ns), MAX(ended_ns) FROM attempts WHERE epoch=?", (epoch,)).fetchone()

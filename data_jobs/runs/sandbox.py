@@ -39,7 +39,7 @@ class Task(Protocol):
     def load(self) -> None:
         """Load models."""
 
-    def __call__(self, request: Any) -> Any:
+    def __call__(self, request: Any, /) -> Any:
         """Do one unit of work; the answer must be picklable and small."""
 
     def close(self) -> None:

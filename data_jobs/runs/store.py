@@ -19,7 +19,7 @@ from pathlib import Path
 from data_jobs.runs.errors import RunError
 
 # Conditions of the place, not of the clip: they end the run instead of filling the dead letter with innocents.
-PLACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+PLACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
 
 # Everything private to the machinery starts with a dot and is never part of the published tree.
 ARTIFACTS = ".artifacts"

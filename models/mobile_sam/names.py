@@ -7,6 +7,7 @@ by network.py. Knows nothing of files.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -68,11 +69,15 @@ def our_name(theirs: str) -> str | None:
 def fill(module: nn.Module, checkpoint: Mapping[str, torch.Tensor]) -> None:
     """Copy every checkpoint tensor to its place in `module` (encoder, prompts, masks), in place.
 
-    Raises UnexpectedModel, naming them, when tensors are missing, left over or of another shape.
+    Raises UnexpectedModel, naming them, when tensors are missing, left over, given twice or of another
+    shape.
     """
-    renamed = {name: tensor for key, tensor in checkpoint.items() if (name := our_name(key)) is not None}
+    places = [(name, tensor) for key, tensor in checkpoint.items() if (name := our_name(key)) is not None]
+    renamed = dict(places)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    counts = Counter(name for name, _ in places)
     faults = {
+        "given twice": sorted(name for name, count in counts.items() if count > 1),
         "missing": sorted(wanted.keys() - renamed.keys()),
         "not expected": sorted(renamed.keys() - wanted.keys()),
         "of another shape": [

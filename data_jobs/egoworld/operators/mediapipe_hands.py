@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from actors.messages import Hand
 from data_jobs.egoworld.clip import ClipReader
@@ -31,7 +31,7 @@ SAME_HAND_IOU = 0.2
 MEMORY_S = 0.5
 
 
-class Params(Strict):
+class HandsParams(Strict):
     """Parameters of `hamer:mediapipe`."""
 
     variant: Literal["full", "lite"] = Field("full", description="size of both MediaPipe networks")
@@ -42,8 +42,8 @@ class Params(Strict):
 class MediapipeHands:
     """Owns a HandFinder; one clip at a time."""
 
-    Params = Params
-    FOREIGN = ("model_path",)
+    Params: ClassVar[type[BaseModel]] = HandsParams
+    FOREIGN: ClassVar[tuple[str, ...]] = ("model_path",)
     spec: ClassVar[OperatorSpec] = OperatorSpec(
         key="hamer",
         backend="mediapipe",
@@ -54,12 +54,12 @@ class MediapipeHands:
         preload=("actors.hand_finder", "ai_edge_litert.interpreter", "data_jobs.egoworld.clip"),
     )
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: HandsParams) -> None:
         self._params = params
         self._finder: HandFinder | None = None
 
     @staticmethod
-    def weights(params: Params) -> tuple[str, ...]:
+    def weights(params: HandsParams) -> tuple[str, ...]:
         """Palm detector and landmark network of the chosen variant."""
         return (f"palm_detection_{params.variant}", f"hand_landmark_{params.variant}")
 

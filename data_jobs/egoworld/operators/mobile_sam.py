@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from actors.messages import Mask
 from data_jobs.egoworld.clip import ClipReader
@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from actors.segmenter import PromptSegmenter
 
 # A point prompt between two fingers can return the hand, the table or nothing of use. What is kept as "held" must be
-# its own thing: barely overlapping any hand, not larger than a third of the picture, and stable.
+# its own thing: barely overlapping any hand, no table or wall (compared with the hand that holds it), and stable.
 HELD_MAX_HAND_OVERLAP = 0.3
-HELD_MAX_IMAGE_SHARE = 0.33
+HELD_MAX_AREA_IN_HANDS = 3.0
 HELD_MIN_PREDICTED_IOU = 0.7
 HELD_MIN_STABILITY = 0.8
+
+# A detector box around clutter can give a striped mask of half the picture; those measure 0.2 to 0.5, good ones 0.9.
+DETECTED_MIN_STABILITY = 0.6
 
 # Two prompts that return the same pixels are one object; the first asked wins (hands, then held, then detections).
 SAME_OBJECT_IOU = 0.7
@@ -59,7 +62,7 @@ class Prompting(Strict):
     prompt_text: str | None = Field(None, description="text prompts only")
 
 
-class Params(Strict):
+class MasksParams(Strict):
     """Parameters of `sam2:mobile_sam`, and those of the seed's SAM 2 block, which it accepts and names as unused."""
 
     prompting: Prompting = Prompting()
@@ -73,8 +76,8 @@ class Params(Strict):
 class MobileSamMasks:
     """Owns a PromptSegmenter and an ObjectDetector; one clip at a time."""
 
-    Params = Params
-    FOREIGN = (
+    Params: ClassVar[type[BaseModel]] = MasksParams
+    FOREIGN: ClassVar[tuple[str, ...]] = (
         "checkpoint",
         "config",
         "device",
@@ -96,13 +99,13 @@ class MobileSamMasks:
         preload=("actors.segmenter", "actors.detector", "torch", "timm", "data_jobs.egoworld.clip"),
     )
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: MasksParams) -> None:
         self._prompting = params.prompting
         self._segmenter: PromptSegmenter | None = None
         self._detector: ObjectDetector | None = None
 
     @staticmethod
-    def weights(params: Params) -> tuple[str, ...]:
+    def weights(params: MasksParams) -> tuple[str, ...]:
         """The segmenter, and the detector unless only hands prompt."""
         return ("mobile_sam",) if params.prompting.source == "hands" else ("mobile_sam", "efficientdet_lite0")
 
@@ -166,8 +169,10 @@ class MobileSamMasks:
         masks = self._segmenter.segment(self._segmenter.embed(image), [ask.prompt for ask in asks])
         kept: list[tuple[Ask, Mask]] = []
         for ask, mask in zip(asks, masks, strict=True):
-            hands = [other.mask for its, other in kept if its.source == "hand_box"]
-            if not mask.mask.any() or (ask.source == "pinch_point" and not _is_held(mask, hands)):
+            hands = {its.hand_id: other.mask for its, other in kept if its.source == "hand_box"}
+            if not mask.mask.any() or (ask.source == "pinch_point" and not _is_held(mask, ask.hand_id, hands)):
+                continue
+            if ask.source == "detector_box" and mask.stability < DETECTED_MIN_STABILITY:
                 continue
             if all(mask_iou(mask.mask, other.mask) < SAME_OBJECT_IOU for _, other in kept):
                 kept.append((ask, mask))
@@ -190,13 +195,14 @@ def prompted_frames(clip: Clip, reader: ClipReader, prompting: Prompting) -> lis
     return [clip.frame_start + int(i) for i in positions if i < len(times_s)]
 
 
-def _is_held(mask: Mask, hands: list[np.ndarray]) -> bool:
-    own = np.count_nonzero(mask.mask)
+def _is_held(mask: Mask, hand_id: int | None, hands: Mapping[int | None, np.ndarray]) -> bool:
+    own, holder = np.count_nonzero(mask.mask), hands.get(hand_id)
     return (
-        mask.predicted_iou >= HELD_MIN_PREDICTED_IOU
+        holder is not None
+        and mask.predicted_iou >= HELD_MIN_PREDICTED_IOU
         and mask.stability >= HELD_MIN_STABILITY
-        and own <= HELD_MAX_IMAGE_SHARE * mask.mask.size
-        and all(np.count_nonzero(mask.mask & hand) <= HELD_MAX_HAND_OVERLAP * own for hand in hands)
+        and own <= HELD_MAX_AREA_IN_HANDS * np.count_nonzero(holder)
+        and all(np.count_nonzero(mask.mask & hand) <= HELD_MAX_HAND_OVERLAP * own for hand in hands.values())
     )
 
 

@@ -23,9 +23,9 @@ HAND_BOX_MARGIN = 0.12
 # Points well inside a hand whatever its pose: the knuckles' side of the palm.
 PALM_POINTS = (0, 5, 9, 17)
 
-# Thumb and index closer than this share of the palm's length may hold something between them. A pen grip measures
-# about 0.3, a mug about 0.9, an open hand 1.2 and more.
-PINCH_SHARE = 1.0
+# Thumb and index closer than this share of the palm's length may hold something between them: a pen grip measures
+# about 0.3, a cup held at its rim 0.7, a relaxed open hand 0.9 and more.
+PINCH_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from data_jobs.egoworld.operators.base import Operator
@@ -17,7 +18,12 @@ KEYS = ("hamer", "sam2", "foundationpose", "dex_retarget", "fast3r")
 
 
 def operator_class(key: str, backend: str | None) -> type[Operator]:
-    """The class for a key and backend; RunError lists what exists."""
+    """The class for a key and backend; RunError lists what exists.
+
+    A backend `package.module:Class` is an operator of the user's own: importable, and written for this key.
+    """
+    if backend is not None and ":" in backend:
+        return _imported(key, backend)
     of_key = [operator for operator in OPERATORS if operator.spec.key == key]
     if not of_key:
         raise RunError(f"operators.{key} has no backend in this version; available: {_choices(OPERATORS)}")
@@ -25,6 +31,18 @@ def operator_class(key: str, backend: str | None) -> type[Operator]:
         if backend in (None, operator.spec.backend):
             return operator
     raise RunError(f"operators.{key}.backend: unknown backend {backend!r}; available: {_choices(of_key)}")
+
+
+def _imported(key: str, backend: str) -> type[Operator]:
+    module, _, name = backend.partition(":")
+    try:
+        operator: type[Operator] = getattr(importlib.import_module(module), name)
+        fits = operator.spec.key == key
+    except (ImportError, AttributeError) as error:
+        raise RunError(f"operators.{key}.backend: {backend} is not an importable operator class ({error})") from error
+    if not fits:
+        raise RunError(f"operators.{key}.backend: {backend} is an operator for {operator.spec.key}, not for {key}")
+    return operator
 
 
 def _choices(operators: Any) -> str:

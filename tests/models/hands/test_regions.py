@@ -144,3 +144,10 @@ def test_kept_regions_never_repeat_a_hand(many):
     kept = without_repeats(many)
     assert all(overlap(a, b) <= 0.5 for i, a in enumerate(kept) for b in kept[:i])
     assert not many or kept[-1] == many[-1]
+
+
+def test_region_without_size_crops_to_one_colour_instead_of_failing():
+    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    points = np.full((COUNT, 3), 20, np.float32)
+    picture = crop(image, region_of_landmarks(points), 16, cv2.BORDER_REPLICATE)
+    assert (picture == image[20, 20]).all()
