@@ -147,10 +147,10 @@ def open_ledger(job: ConvertJob, engine: Engine) -> Iterator[Any]:
         finally:
             ledger.close()
         return
-    from data_jobs.egoworld.cluster import ray_cluster, remote_ledger
+    from data_jobs.runs.cluster import ray_cluster, remote_ledger
 
     with ray_cluster():
-        yield remote_ledger(path, f"nuscenes-{os.getpid()}")
+        yield remote_ledger(path, f"nuscenes-ledger-{os.getpid()}")
 
 
 def fill_ledger(ledger: Any, planned: pa.Table, done: set[str], letters: list[DeadLetter]) -> None:

@@ -160,8 +160,9 @@ class ConvertTask:
         check_keyframes(scene, frames, job.rate)
         for camera, name in enumerate(CAMERAS):
             folder = f"{scene.name}_{name}"
-            files = sequence_files(folder, camera, frames, labels, job.rate)
-            store.publish_folder(Path(str(row["split"])) / folder, files, {})
+            # gt.txt comes last: a sequence that has it is whole.
+            for file, data in sequence_files(folder, camera, frames, labels, job.rate).items():
+                store.publish_file(Path(str(row["split"])) / folder / file, data)
         identities = identity_table(scene)
         files = {
             "identities.parquet": parquet_bytes(identities),

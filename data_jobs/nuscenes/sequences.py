@@ -109,14 +109,15 @@ def identity_table(scene: Scene) -> pa.Table:
 
 
 def sequence_files(name: str, camera: int, frames: pa.Table, labels: pa.Table, rate: Rate) -> Mapping[str, bytes]:
-    """The files of one camera's sequence folder. `frames` and `labels` are the scene's, all cameras."""
+    """The files of one camera's sequence folder, `gt/gt.txt` last. `frames` and `labels` are the scene's, all
+    cameras."""
     frames = frames.filter(pc.equal(frames["camera"], camera))
     labels = labels.filter(pc.equal(labels["camera"], camera))
     return {
-        "gt/gt.txt": mot_text(labels.filter(pc.invert(labels["void"]))),
-        "gt/void.txt": mot_text(labels.filter(labels["void"])),
-        "seqinfo.ini": _seqinfo(name, frames, rate),
         "frames.parquet": parquet_bytes(frames),
+        "seqinfo.ini": _seqinfo(name, frames, rate),
+        "gt/void.txt": mot_text(labels.filter(labels["void"])),
+        "gt/gt.txt": mot_text(labels.filter(pc.invert(labels["void"]))),
     }
 
 

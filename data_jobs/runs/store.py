@@ -88,7 +88,6 @@ class Store:
             for name, source in links.items():
                 link_or_copy(source, staged / name)
             for name, data in files.items():
-                (staged / name).parent.mkdir(parents=True, exist_ok=True)
                 write_durably(staged / name, data)
             try:
                 staged.rename(final)
@@ -139,8 +138,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def published_files(run_folder: Path) -> Iterator[Path]:
-    """Every file of the published tree of one run, sorted: unit folders (`…=PARENT/…=UNIT`) and dead letters."""
-    for pattern in ("dead_letter/*.json", "*=*/*=*/*"):
+    """Every file of the published tree of one run, sorted: clip folders and dead letters, nothing else."""
+    for pattern in ("dead_letter/*.json", "video_id=*/clip_id=*/*"):
         yield from sorted(path for path in run_folder.glob(pattern) if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the nuScenes tests: the shared data folder, and small synthetic databases made on the spot."""
+"""Fixtures of the nuScenes tests: small synthetic databases made on the spot, whole and damaged."""
 
 import json
 import shutil
@@ -14,14 +14,6 @@ from data_jobs.nuscenes.tables import open_tables
 
 VERSION = "v1.0-synthetic"
 SCENES = ["scene-0001", "scene-0003"]  # one of train, one of val
-
-
-@pytest.fixture(scope="session")
-def shared_dir() -> Path:
-    folder = Path(__file__).resolve().parents[3].parent / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"needs the shared test data at {folder}")
-    return folder
 
 
 @pytest.fixture(scope="session")
