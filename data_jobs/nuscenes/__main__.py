@@ -31,6 +31,7 @@ DEFAULT_CACHE = Path("~/.cache/reafference/nuscenes")
 CacheFolder = Annotated[Path, typer.Option("--cache", help="where the typed tables are kept between calls")]
 Version = Annotated[str, typer.Option("--version", help="folder of the tables, e.g. v1.0-trainval")]
 Converted = Annotated[Path, typer.Option("--gt", help="output folder of `convert`")]
+OneSplit = Annotated[str | None, typer.Option("--split", help="this split only; default all that were converted")]
 
 
 def plainly(command: Callable[..., None]) -> Callable[..., None]:
@@ -120,13 +121,14 @@ def track(
     motion: Annotated[str, typer.Option(help="kalman or kalman_ego")] = "kalman_ego",
     output: Annotated[Path | None, typer.Option(help="folder for the tracks; default OUT/tracks/MOTION")] = None,
     across_cameras: Annotated[bool, typer.Option(help="give an object one id in all six cameras")] = True,
+    split: OneSplit = None,
 ) -> None:
     """Turn detections into tracks, per camera and across cameras."""
     from data_jobs.nuscenes.association import TUNED_THRESHOLDS
     from data_jobs.nuscenes.track import run_track
 
     target = output or gt / "tracks" / motion
-    counts = run_track(gt, detections, motion, target, TUNED_THRESHOLDS, across_cameras)
+    counts = run_track(gt, detections, motion, target, TUNED_THRESHOLDS, across_cameras, split)
     out.print(", ".join(f"{value} {name}" for name, value in counts.items()) + f": {target}", soft_wrap=True)
 
 
@@ -136,13 +138,14 @@ def evaluate(
     gt: Converted,
     tracks: Annotated[list[Path], typer.Option(help="folder of tracks; repeat it to compare trackers")],
     output: Annotated[Path | None, typer.Option(help="JSON file with every number")] = None,
+    split: OneSplit = None,
 ) -> None:
     """Score tracks: HOTA, CLEAR, Identity, per class, averaged, per camera and for the whole rig."""
     from data_jobs.nuscenes.evaluate import check_comparable
     from data_jobs.nuscenes.evaluate import evaluate as score
 
     check_comparable(tracks)
-    reports = [score(gt, folder).numbers() for folder in tracks]
+    reports = [score(gt, folder, split).numbers() for folder in tracks]
     for report in reports:
         print_scores(report)
     if len(reports) > 1:

@@ -53,13 +53,16 @@ def find_sequences(converted: Path) -> list[SequenceRef]:
     """All sequences of a converted folder, by split, scene and camera. Raises RunError when there are
     none."""
     found = []
-    for label in sorted(converted.glob("*/*/gt/gt.txt")):
+    for label in sorted(converted.glob(f"{split or '*'}/*/gt/gt.txt")):
         folder = label.parents[1]
         scene, _, camera = folder.name.partition("_")
         if camera in CAMERAS:
             found.append(SequenceRef(folder.parent.name, scene, camera, folder))
     if not found:
-        raise RunError(f"{converted} holds no sequences; expected <split>/scene-XXXX_CAM_NAME/gt/gt.txt from `convert`")
+        raise RunError(
+            f"{converted} holds no sequences{f' of split {split!r}' if split else ''}; expected "
+            f"{split or '<split>'}/scene-XXXX_CAM_NAME/gt/gt.txt from `convert`"
+        )
     return found
 
 
@@ -106,15 +109,15 @@ def _block(scores: dict[str, Score]) -> dict[str, Any]:
     }
 
 
-def evaluate(converted: Path, tracks: Path) -> Report:
-    """Score one folder of tracks (`<split>/<sequence>.txt`) on every sequence of the converted folder.
+def evaluate(converted: Path, tracks: Path, split: str | None = None) -> Report:
+    """Score one folder of tracks (`<split>/<sequence>.txt`) on the sequences of the converted folder.
 
     Raises RunError for missing or malformed track files and when HOTA and CLEAR disagree on the detections.
     """
     rig_ids = _rig_ids(tracks)
     per_camera: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
     joint: dict[str, list[Score]] = defaultdict(list)
-    for scene in group_by_scene(find_sequences(converted)):
+    for scene in group_by_scene(find_sequences(converted, split)):
         rig: dict[str, list[tuple[Boxes, Boxes]]] = defaultdict(list)
         for number, sequence in enumerate(scene):
             truth, track = read_truth(sequence), read_tracks(tracks, sequence)

@@ -132,12 +132,18 @@ def _tracklet(sequence: SequenceRef, rows: TrackRows, frames: Frames, identity: 
 
 
 def run_track(
-    converted: Path, detections: Path, motion: str, output: Path, thresholds: Thresholds, across: bool
+    converted: Path,
+    detections: Path,
+    motion: str,
+    output: Path,
+    thresholds: Thresholds,
+    across: bool,
+    split: str | None = None,
 ) -> dict[str, int]:
-    """Track every sequence of a converted folder. Returns counts. Raises RunError for bad detections or
+    """Track the sequences of a converted folder. Returns counts. Raises RunError for bad detections or
     names."""
     motion_model(motion)
-    sequences = find_sequences(converted)
+    sequences = find_sequences(converted, split)
     given = read_detections(detections, sequences)
     rows = 0
     for scene in group_by_scene(sequences):

@@ -144,6 +144,15 @@ def test_a_missing_track_file_is_named(converted, tmp_path):
         evaluate(converted, tmp_path)
 
 
+def test_one_split_alone_can_be_tracked_and_scored(database, converted, tmp_path):
+    given = database / "detections.parquet"
+    counts = run_track(converted, given, "kalman", tmp_path, TUNED_THRESHOLDS, False, split="val")
+    assert counts["sequences"] == 6 and [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["val"]
+    assert evaluate(converted, tmp_path, "val").numbers()["cameras"]["class_averaged"]["HOTA"] > 0.2
+    with pytest.raises(RunError, match="of split 'held_out'"):
+        find_sequences(converted, "held_out")
+
+
 def test_trackers_with_other_detections_do_not_share_a_table(tracked, tmp_path):
     check_comparable([tracked / "kalman", tracked / "kalman_ego"])
     (tmp_path / "tracks.json").write_text(json.dumps({"detections_sha256": "other"}))
