@@ -25,6 +25,7 @@ MAY_IMPORT = {
 MAY_KNOW_RAY = {
     "actors/spawn.py",
     "data_jobs/egoworld/cluster.py",
+    "data_jobs/egoworld/metrics.py",
     "data_jobs/egoworld/pipeline.py",
     "data_jobs/runs/cluster.py",
     "data_jobs/runs/engine.py",

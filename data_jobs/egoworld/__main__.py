@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_jobs.runs.errors import RunError
+from data_jobs.runs.places import Where, open_run, where_of
 
 NOT_ACCOUNTED, NOTHING_DONE = 3, 4
 
@@ -28,7 +29,7 @@ err = Console(stderr=True)
 
 Inputs = Annotated[list[Path] | None, typer.Option("--input", help="folder of videos, or video files; repeatable")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML or JSON; every key is checked")]
-RunFolder = Annotated[Path, typer.Option("--run", help="OUTPUT/run_id=ID")]
+RunFolder = Annotated[str, typer.Option("--run", help="OUTPUT/run_id=ID, a folder or s3:// URL")]
 EngineName = Annotated[str, typer.Option("--engine", help="ray (actors, isolated) or local (this process)")]
 
 
@@ -78,7 +79,7 @@ def manifest(
 def run(
     input: Inputs = None,
     config: Config = None,
-    output: Annotated[Path | None, typer.Option(help="folder that holds runs; default ./output")] = None,
+    output: Annotated[str | None, typer.Option(help="folder or s3:// URL that holds runs; default ./output")] = None,
     run_id: Annotated[str | None, typer.Option("--run-id", help="name of the run; the same name resumes it")] = None,
     engine: EngineName = "ray",
 ) -> None:
@@ -109,8 +110,9 @@ def status(run: RunFolder) -> None:
     from data_jobs.egoworld.run import run_manifest
     from data_jobs.runs.proof import published_ids
 
-    record, listing = run_manifest(run), open_listing(run)
-    done, dead = published_ids(run)
+    where = where_of(run)
+    record, listing = run_manifest(where), open_listing(where)
+    done, dead = published_ids(where)
     table = Table("state", "units", box=None)
     for name, count in {
         "planned": len(listing.unit_ids),
@@ -121,7 +123,7 @@ def status(run: RunFolder) -> None:
         table.add_row(name, str(count))
     out.print(f"run {record['run_id']}: {record['state']}", highlight=False)
     out.print(table)
-    print_letters(read_letters(run))
+    print_letters(read_letters(where))
 
 
 @app.command()
@@ -132,11 +134,14 @@ def verify(run: RunFolder) -> None:
     from data_jobs.egoworld.verify import faults
     from data_jobs.runs.proof import prove
 
-    proof = prove(open_listing(run).unit_ids, run)
+    where = where_of(run)
+    proof = prove(open_listing(where).unit_ids, where)
     out.print(proof.sentence(), highlight=False, soft_wrap=True)
-    wrong = list(faults(run))
+    wrong = list(faults(where))
     for fault in wrong:
         out.print(f"fault: {fault}", markup=False, highlight=False, soft_wrap=True)
+    if orphans := open_run(where).store.orphans():
+        out.print(f"{len(orphans)} stored objects belong to no clip: harmless leftovers of killed writers")
     out.print(f"tree sha256 {proof.tree_sha256}", highlight=False)
     if wrong or not proof.holds:
         raise typer.Exit(NOT_ACCOUNTED)
@@ -155,14 +160,14 @@ def retry(
     from data_jobs.egoworld.progress import Progress
     from data_jobs.egoworld.run import execute, reopen
 
-    request = reopen(run, engine_of(engine))
+    request = reopen(where_of(run), engine_of(engine))
     taken = take_back(request.job, cause or [], clip or [])
     out.print(f"{taken} dead letters taken back", highlight=False)
     if not taken:
         return
     with Progress(err) as progress:
         result = execute(request, progress)
-    print_result(result, run)
+    print_result(result, request.job.run_folder)
     raise typer.Exit(exit_code(result.proof, result.totals))
 
 
@@ -172,7 +177,7 @@ def rebuild(run: RunFolder) -> None:
     """Make the ledger anew from the published tree."""
     from data_jobs.egoworld.run import rebuild_ledger
 
-    counts = rebuild_ledger(run)
+    counts = rebuild_ledger(where_of(run))
     out.print(
         ", ".join(f"{units} {state}" for state, (units, _) in sorted(counts.items())) or "no clips", highlight=False
     )
@@ -184,7 +189,10 @@ def report(run: RunFolder) -> None:
     """Write report/report.html and one overlay video per clip."""
     from data_jobs.egoworld.report import write_report
 
-    out.print(f"report: {write_report(run)}", highlight=False, soft_wrap=True)
+    where = where_of(run)
+    if not isinstance(where, Path):
+        raise RunError(f"a report is made from a local run only; {run} lies in an object store")
+    out.print(f"report: {write_report(where)}", highlight=False, soft_wrap=True)
 
 
 # --- shared by the commands ---------------------------------------------------------------------------------------
@@ -207,7 +215,7 @@ def inputs_of(given: list[Path] | None, settings: Any) -> list[Path]:
     raise RunError("nothing to work on: give --input DIR or FILE, or set paths.data_root in the config")
 
 
-def job_of(settings: Any, output: Path | None, run_id: str | None) -> Any:
+def job_of(settings: Any, output: str | None, run_id: str | None) -> Any:
     """The job: plan, output folder and run id, with notices about values that have no effect."""
     from data_jobs.egoworld.plan import make_plan
     from data_jobs.egoworld.task import EgoworldJob
@@ -223,8 +231,8 @@ def job_of(settings: Any, output: Path | None, run_id: str | None) -> Any:
     name = run_id or settings.run_id or datetime.now().strftime("%Y%m%d_%H%M%S")
     if not name or "/" in name or name.startswith("."):
         raise RunError(f"run id {name!r} cannot name a folder; use letters, digits, '-' and '_'")
-    folder = output or Path(settings.paths.output_root or "output")
-    return EgoworldJob(plan, Path(folder).absolute(), name)
+    where = where_of(output or settings.paths.output_root or "output")
+    return EgoworldJob(plan, where.absolute() if isinstance(where, Path) else where, name)
 
 
 def engine_of(name: str) -> Any:
@@ -241,7 +249,7 @@ def exit_code(proof: Any, totals: dict[str, int]) -> int:
     return NOTHING_DONE if proof.dead and not proof.done else 0
 
 
-def print_result(result: Any, run_folder: Path) -> None:
+def print_result(result: Any, run_folder: Where) -> None:
     """The final table: what was done, how fast, what was not."""
     from data_jobs.egoworld.letters import read_letters
 

@@ -1,4 +1,6 @@
-"""Ray for one run: start or join a cluster, host the ledger in it. With pipeline.py the only file here to know Ray."""
+"""Ray for one run: start or join a cluster, host the ledger in it. With metrics.py and pipeline.py the only files here
+to know Ray.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from contextlib import contextmanager, suppress
 import ray
 
 from actors.spawn import Remote, spawn
-from data_jobs.runs.ledger import Ledger
+from data_jobs.egoworld.metrics import MeteredLedger
 from data_jobs.runs.quiet import quiet_stderr
 
 # Rows are small references to clips; frames never enter the object store, so it needs next to nothing.
@@ -47,8 +49,8 @@ def _connect() -> None:
 
 
 def remote_ledger(path: str, run_id: str) -> Remote:
-    """The run's ledger as a named actor, fresh for this start."""
+    """The run's ledger as a named actor that shows metrics, fresh for this start."""
     name = f"egoworld-ledger-{run_id}"
     with suppress(ValueError):
         Remote(name).kill()  # left by a driver that died on a cluster that lived on
-    return spawn(Ledger, name, path)
+    return spawn(MeteredLedger, name, path, run_id)

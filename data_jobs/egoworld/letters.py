@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
@@ -11,13 +10,13 @@ from pydantic import ValidationError
 from data_jobs.egoworld.task import EgoworldJob
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.ledger import Ledger
-from data_jobs.runs.lock import RunLock
 from data_jobs.runs.outcome import Cause, DeadLetter
+from data_jobs.runs.places import Run, Where, open_run
 
 
-def read_letters(run_folder: Path) -> list[DeadLetter]:
+def read_letters(where: Where) -> list[DeadLetter]:
     """All dead letters of a run in the order of their file names; RunError names one that cannot be read."""
-    return [letter for _, letter in _letters(run_folder)]
+    return [letter for _, letter in _letters(open_run(where))]
 
 
 def take_back(job: EgoworldJob, causes: Sequence[str], ids: Sequence[str]) -> int:
@@ -28,28 +27,30 @@ def take_back(job: EgoworldJob, causes: Sequence[str], ids: Sequence[str]) -> in
     wrong = [cause for cause in causes if cause not in get_args(Cause)]
     if wrong:
         raise RunError(f"unknown cause {wrong[0]!r}; choose from {', '.join(get_args(Cause))}")
-    letters = _letters(job.run_folder)
-    known = {path.stem for path, _ in letters}
+    letters = _letters(job.run)
+    known = {unit for unit, _ in letters}
     missing = [unit for unit in ids if unit not in known]
     if missing:
         raise RunError(f"{missing[0]} has no dead letter in {job.run_folder}")
-    chosen = [
-        path for path, letter in letters if (not causes or letter.cause in causes) and (not ids or path.stem in ids)
-    ]
-    with RunLock(job.output):
-        ledger = Ledger(str(job.run_folder / "ledger.sqlite"))
-        ledger.pardon(path.stem for path in chosen)
+    chosen = [unit for unit, letter in letters if (not causes or letter.cause in causes) and (not ids or unit in ids)]
+    with job.store.lock():
+        job.store.prepare()
+        ledger = Ledger(str(job.store.ledger_path(job.run.name)))
+        ledger.pardon(chosen)
         ledger.close()
-        for path in chosen:
-            path.unlink(missing_ok=True)
+        for unit in chosen:
+            job.store.remove(job.run.at(f"dead_letter/{unit}.json"))
     return len(chosen)
 
 
-def _letters(run_folder: Path) -> list[tuple[Path, DeadLetter]]:
+def _letters(run: Run) -> list[tuple[str, DeadLetter]]:
     found = []
-    for path in sorted((run_folder / "dead_letter").glob("*.json")):
+    for name in run.letters():
         try:
-            found.append((path, DeadLetter.model_validate_json(path.read_bytes())))
+            letter = DeadLetter.model_validate_json(run.read(f"dead_letter/{name}"))
+            found.append((name.removesuffix(".json"), letter))
         except ValidationError as error:
-            raise RunError(f"{path} is not a dead letter: {error.errors()[0]['msg']}") from error
+            raise RunError(
+                f"dead_letter/{name} of {run.name} is not a dead letter: {error.errors()[0]['msg']}"
+            ) from error
     return found

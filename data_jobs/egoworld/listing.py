@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import uuid
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from data_jobs.egoworld.splitters import Splitter
 from data_jobs.egoworld.task import EgoworldJob
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.outcome import DeadLetter
-from data_jobs.runs.store import STAGING, place_errors
+from data_jobs.runs.places import Run, Where, open_run
 
 MANIFESTS = "manifests"
 
@@ -59,8 +59,7 @@ def make_listing(inputs: Sequence[Path], splitter: Splitter, job: EgoworldJob, p
 
     Raises RunError if clips of the earlier start are not among the inputs any more: their results would be strays.
     """
-    folder = job.run_folder / MANIFESTS
-    known = read_manifest(folder) if folder.exists() else None
+    known = _read(job.run) if job.store.exists(job.run.at(MANIFESTS)) else None
     progress.phase("files", 1)
     manifest = build_manifest(
         inputs, splitter, known=known, progress=lambda done, total, name: progress.update(done, name, total)
@@ -68,29 +67,28 @@ def make_listing(inputs: Sequence[Path], splitter: Splitter, job: EgoworldJob, p
     if known is not None and manifest is not known:
         refuse_lost_clips(known, manifest, job)
     if manifest is not known:
-        put_manifest(manifest, folder, job)
+        put_manifest(manifest, job)
     forget_mended(manifest, job)
     for file in manifest.rejected:
-        target = job.run_folder / "dead_letter" / f"{letter_id(file)}.json"
-        job.store.publish_file(target.relative_to(job.output), refusal(file).to_bytes())
+        job.store.publish_file(job.run.at(f"dead_letter/{letter_id(file)}.json"), refusal(file).to_bytes())
     return Listing(manifest)
 
 
-def open_listing(run_folder: Path) -> Listing:
+def open_listing(where: Where) -> Listing:
     """The listing that a run wrote; RunError if there is none."""
-    return Listing(read_manifest(run_folder / MANIFESTS))
+    return Listing(_read(open_run(where)))
 
 
-def put_manifest(manifest: Manifest, folder: Path, job: EgoworldJob) -> None:
+def _read(run: Run) -> Manifest:
+    with run.store.local_folder(run.at(MANIFESTS)) as folder:
+        return read_manifest(folder)
+
+
+def put_manifest(manifest: Manifest, job: EgoworldJob) -> None:
     """Write the manifest folder whole; an older one makes room. A kill in between costs a new listing, nothing else."""
-    staging = job.output / STAGING
-    fresh, old = staging / f"manifests-{uuid.uuid4().hex}", staging / f"old-{uuid.uuid4().hex}"
-    with place_errors(job.output):
-        write_manifest(manifest, fresh)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        write_manifest(manifest, Path(folder))
+        job.store.replace_folder(job.run.at(MANIFESTS), Path(folder))
 
 
 def refuse_lost_clips(known: Manifest, manifest: Manifest, job: EgoworldJob) -> None:
@@ -109,9 +107,9 @@ def refuse_lost_clips(known: Manifest, manifest: Manifest, job: EgoworldJob) -> 
 def forget_mended(manifest: Manifest, job: EgoworldJob) -> None:
     """Take back the dead letters of files that were refused at an earlier start and are not refused now."""
     refused = {letter_id(file) for file in manifest.rejected}
-    for path in (job.run_folder / "dead_letter").glob("file-*.json"):
-        if path.stem not in refused:
-            path.unlink()
+    for name in job.run.letters():
+        if name.startswith("file-") and name.removesuffix(".json") not in refused:
+            job.store.remove(job.run.at(f"dead_letter/{name}"))
 
 
 def letter_id(file: Rejected) -> str:

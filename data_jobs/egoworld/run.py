@@ -30,10 +30,9 @@ from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import Outcome
 from data_jobs.runs.keys import pretty_json
 from data_jobs.runs.ledger import Ledger
-from data_jobs.runs.lock import RunLock
 from data_jobs.runs.outcome import Failure
+from data_jobs.runs.places import Where, open_run
 from data_jobs.runs.proof import Proof, prove, published_ids
-from data_jobs.runs.store import replace_file
 from data_jobs.runs.strict import parse
 from models import weights
 
@@ -73,7 +72,7 @@ def execute(request: RunRequest, progress: Progress) -> RunResult:
     """Run or resume; returns when every clip is accounted for, or RunError says why not."""
     started = time.monotonic()
     job = request.job
-    with RunLock(job.output):
+    with job.store.lock():
         job.store.prepare()
         job.store.sweep()
         refuse_another_run(request)
@@ -120,7 +119,7 @@ def work(
 @contextmanager
 def open_ledger(request: RunRequest) -> Iterator[Any]:
     """The run's ledger: here for the local engine, behind a named actor for Ray (which is started and stopped too)."""
-    path = str(request.job.run_folder / "ledger.sqlite")
+    path = str(request.job.store.ledger_path(request.job.run.name))
     if request.engine == "local":
         ledger = Ledger(path)
         try:
@@ -195,21 +194,20 @@ def measure_speed(
 # --- run_manifest.json --------------------------------------------------------------------------------------------
 
 
-def run_manifest(run_folder: Path) -> dict[str, Any]:
-    """What a run recorded of itself; RunError if the folder is not a run."""
-    path = run_folder / "run_manifest.json"
+def run_manifest(where: Where) -> dict[str, Any]:
+    """What a run recorded of itself; RunError if there is no run."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(open_run(where).read("run_manifest.json")))
     except (OSError, ValueError) as error:
-        raise RunError(f"{run_folder} is not a run: {path.name} is missing or unreadable ({error})") from error
+        raise RunError(f"{where} is not a run: run_manifest.json is missing or unreadable ({error})") from error
 
 
 def refuse_another_run(request: RunRequest) -> None:
     """A run id stands for one config and one set of inputs; RunError names what differs from the earlier start."""
-    folder = request.job.run_folder
-    if not (folder / "run_manifest.json").exists():
+    run = request.job.run
+    if not run.store.exists(run.at("run_manifest.json")):
         return
-    before, now = run_manifest(folder), identity(request)
+    before, now = run_manifest(request.job.run_folder), identity(request)
     changed = sorted(key for key in now if before.get(key) != now[key])
     if changed:
         details = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now[key])}" for key in changed)
@@ -236,9 +234,9 @@ def identity(request: RunRequest) -> dict[str, Any]:
 
 def write_run_manifest(request: RunRequest, closing: dict[str, Any]) -> None:
     """Write run_manifest.json: the seed's fields, what identifies the run, and how it stands."""
-    config, folder = request.plan.config, request.job.run_folder
+    config, run = request.plan.config, request.job.run
     try:
-        created = run_manifest(folder)["created_at"]
+        created = run_manifest(request.job.run_folder)["created_at"]
     except RunError:
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     versions = config.model_versions | {
@@ -259,7 +257,7 @@ def write_run_manifest(request: RunRequest, closing: dict[str, Any]) -> None:
         "config": config.model_dump(mode="json", exclude_none=True),
         **closing,
     }
-    replace_file(folder / "run_manifest.json", pretty_json(record))
+    run.store.replace_file(run.at("run_manifest.json"), pretty_json(record))
 
 
 def closing(result: RunResult) -> dict[str, Any]:
@@ -286,21 +284,24 @@ def _short(value: Any) -> str:
 # --- an earlier run, opened again ---------------------------------------------------------------------------------
 
 
-def reopen(run_folder: Path, engine: Engine) -> RunRequest:
+def reopen(where: Where, engine: Engine) -> RunRequest:
     """The request of an earlier run, from what it recorded; RunError if the folder is not a run."""
-    record = run_manifest(run_folder)
-    config = parse(EgoworldConfig, record["config"], f"{run_folder}/run_manifest.json")
+    record = run_manifest(where)
+    config = parse(EgoworldConfig, record["config"], f"{where}/run_manifest.json")
     plan, _ = make_plan(config, weights.sha256_of)
-    job = EgoworldJob(plan, run_folder.absolute().parent, record["run_id"])
+    output = where.absolute().parent if isinstance(where, Path) else where.rpartition("/")[0]
+    job = EgoworldJob(plan, output, record["run_id"])
     return RunRequest(tuple(Path(path) for path in record["inputs"]), job, engine, record["config_path"])
 
 
-def rebuild_ledger(run_folder: Path) -> dict[str, tuple[int, int]]:
+def rebuild_ledger(where: Where) -> dict[str, tuple[int, int]]:
     """Throw the ledger away and fill a new one from the published tree; returns its counts by state."""
-    request = reopen(run_folder, "local")
-    listing = open_listing(run_folder)
-    with RunLock(request.job.output):
-        for path in run_folder.glob("ledger.sqlite*"):
+    request, listing = reopen(where, "local"), open_listing(where)
+    store = request.job.store
+    with store.lock():
+        store.prepare()
+        ledger_path = store.ledger_path(request.job.run.name)
+        for path in ledger_path.parent.glob(f"{ledger_path.name}*"):
             path.unlink()
         with open_ledger(request) as ledger:
             fill_ledger(ledger, listing, request.job)

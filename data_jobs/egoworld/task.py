@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,10 +19,11 @@ from data_jobs.egoworld.operators.base import Operator
 from data_jobs.egoworld.plan import Plan, Stage
 from data_jobs.egoworld.records import Clip
 from data_jobs.egoworld.schemas import field_specs, schema_of
+from data_jobs.runs.committer import Committer
 from data_jobs.runs.guard import PUBLISH, Row, StageCall
 from data_jobs.runs.keys import pretty_json
 from data_jobs.runs.outcome import DeadLetter, Failure
-from data_jobs.runs.store import Store
+from data_jobs.runs.places import Run, Where, below, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +31,31 @@ class EgoworldJob:
     """What the guard must know of clips (runs.guard.Job). Picklable; lives in driver and workers alike."""
 
     plan: Plan
-    output: Path
+    output: Where
     run_id: str
 
     @property
-    def store(self) -> Store:
-        """The output folder's store."""
-        return Store(self.output)
+    def store(self) -> Committer:
+        """What publishes into the output folder or bucket."""
+        return open_store(self.output)
 
     @property
-    def run_folder(self) -> Path:
-        """`OUTPUT/run_id=ID`."""
-        return self.output / f"run_id={self.run_id}"
+    def run(self) -> Run:
+        """This run within the store."""
+        return Run(self.store, f"run_id={self.run_id}")
 
-    def clip_folder(self, row: Row) -> Path:
-        """Where the clip's tables are published."""
-        return self.run_folder / f"video_id={row['video_id']}" / f"clip_id={row['clip_id']}"
+    @property
+    def run_folder(self) -> Where:
+        """`OUTPUT/run_id=ID`, a path or a URL as OUTPUT is."""
+        return below(self.output, self.run.name)
 
-    def letter_path(self, row: Row) -> Path:
-        """Where the clip's dead letter would lie."""
-        return self.run_folder / "dead_letter" / f"{row['clip_id']}.json"
+    def clip_folder(self, row: Row) -> str:
+        """Where in the store the clip's tables are published."""
+        return self.run.at(f"video_id={row['video_id']}/clip_id={row['clip_id']}")
+
+    def letter_name(self, row: Row) -> str:
+        """Where in the store the clip's dead letter would lie."""
+        return self.run.at(f"dead_letter/{row['clip_id']}.json")
 
     def unit_id(self, row: Row) -> str:
         """The clip's id."""
@@ -67,15 +72,15 @@ class EgoworldJob:
 
     def is_settled(self, row: Row) -> bool:
         """Done or dead already."""
-        return self.clip_folder(row).exists() or self.letter_path(row).exists()
+        return self.store.exists(self.clip_folder(row)) or self.store.exists(self.letter_name(row))
 
     def has_stage(self, row: Row, stage: str) -> bool:
         """Whether the stage's table lies in the store."""
-        return self.artifact(row, stage).exists()
+        return self.store.has_artifact(self.artifact_key(row, stage))
 
-    def artifact(self, row: Row, stage: str) -> Path:
-        """Path of the stage's table in the store."""
-        return self.store.artifact_path(self.plan.artifact_key(self.unit_id(row), stage))
+    def artifact_key(self, row: Row, stage: str) -> str:
+        """Content key of the stage's table."""
+        return self.plan.artifact_key(self.unit_id(row), stage)
 
     def bury(self, row: Row, stage: str, failure: Failure, attempts: int) -> None:
         """Publish the clip's dead letter."""
@@ -91,7 +96,7 @@ class EgoworldJob:
             traceback_sha256=failure.traceback_sha256,
             repro=f"python -m data_jobs.egoworld retry --run RUN_FOLDER --clip {self.unit_id(row)} --engine local",
         )
-        self.store.publish_file(self.letter_path(row).relative_to(self.output), letter.to_bytes())
+        self.store.publish_file(self.letter_name(row), letter.to_bytes())
 
 
 class EgoworldTask:
@@ -114,17 +119,20 @@ class EgoworldTask:
             return self._publish(call.row)
         stage = self.job.plan.stage(call.stage)
         table = self.run_operator(stage, clip_from_row(call.row), call)
-        key = self.job.plan.artifact_key(self.job.unit_id(call.row), call.stage)
+        key = self.job.artifact_key(call.row, call.stage)
         self.job.store.publish_artifact(key, self._to_bytes(table, stage))
         return key
 
     def run_operator(self, stage: Stage, clip: Clip, call: StageCall) -> pa.Table:
         """The operator's table, checked against its schema."""
         window = max(1, self.job.plan.config.guard.window_frames >> call.halvings)
-        upstream = {key: pq.read_table(self.job.artifact(call.row, key)) for key in stage.spec.upstream}
+        upstream = {key: self._upstream(call.row, key) for key in stage.spec.upstream}
         table = self._operators[stage.spec.key].run(clip, upstream, window)
         check_table(table, stage.spec.table, clip)
         return table
+
+    def _upstream(self, row: Row, stage: str) -> pa.Table:
+        return pq.read_table(self.job.store.artifact(self.job.artifact_key(row, stage)))
 
     def _to_bytes(self, table: pa.Table, stage: Stage) -> bytes:
         parquet, sink = self.job.plan.config.parquet, io.BytesIO()
@@ -141,12 +149,12 @@ class EgoworldTask:
 
     def _publish(self, row: Row) -> str:
         published = [stage for stage in self.job.plan.stages if stage.published]
-        links = {f"{stage.spec.table}.parquet": self.job.artifact(row, stage.spec.key) for stage in published}
-        rows = {name.removesuffix(".parquet"): pq.read_metadata(path).num_rows for name, path in links.items()}
-        meta = meta_of(row, self.job.plan, rows)
-        folder = self.job.clip_folder(row).relative_to(self.job.output)
-        self.job.store.publish_folder(folder, {"meta.json": meta}, links)
-        return folder.name
+        store, keys = self.job.store, {s.spec.table: self.job.artifact_key(row, s.spec.key) for s in published}
+        rows = {table: pq.read_metadata(store.artifact(key)).num_rows for table, key in keys.items()}
+        files = {"meta.json": meta_of(row, self.job.plan, rows)}
+        folder = self.job.clip_folder(row)
+        store.publish_folder(folder, files, {f"{table}.parquet": key for table, key in keys.items()})
+        return folder
 
     def close(self) -> None:
         """Free the operators' models."""

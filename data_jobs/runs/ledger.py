@@ -171,6 +171,10 @@ class Ledger:
         rows = self._db.execute("SELECT state, COUNT(*), SUM(frames) FROM units GROUP BY state")
         return {state: (units, frames) for state, units, frames in rows}
 
+    def dead_by_cause(self) -> dict[str, int]:
+        """Dead letters by class of cause."""
+        return dict(self._db.execute("SELECT cause, COUNT(*) FROM dead_letters GROUP BY cause").fetchall())
+
     def stage_seconds(self, epoch: int | None = None) -> dict[str, tuple[int, int, float]]:
         """Per stage: (attempts, failed attempts, seconds spent), of one epoch or of all."""
         rows = self._db.execute(

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from data_jobs.runs.errors import RunError
-from data_jobs.runs.store import place_errors
+from data_jobs.runs.place_errors import place_errors
 
 
 class RunLock:

@@ -1,18 +1,16 @@
 """The closing proof: every planned unit is published done or dead, once, whole, and nothing else is there.
 
-In: the planned ids and a run folder. Out: a Proof that says what is missing in words. Reads only the published tree;
-the ledger is not asked. Called at the end of every run and by `verify`.
+In: the planned ids and a run's folder or URL. Out: a Proof that says what is missing in words. Reads only the
+published tree; the ledger is not asked. Called at the end of every run and by `verify`.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
-from data_jobs.runs.store import tree_sha256
+from data_jobs.runs.places import Where, open_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +43,16 @@ class Proof:
         return f"NOT accounted for: planned {self.planned}, done {self.done}, dead {self.dead}; {'; '.join(faults)}"
 
 
-def published_ids(run_folder: Path) -> tuple[list[str], list[str]]:
-    """Ids of done units (`parent/unit` folders `…=PARENT/…=UNIT`) and of dead letters, by listing folders only."""
-    done: list[str] = []
-    dead: list[str] = []
-    if not run_folder.is_dir():
-        return done, dead
-    for parent in os.scandir(run_folder):
-        if parent.name == "dead_letter":
-            dead += [entry.name.removesuffix(".json") for entry in os.scandir(parent) if entry.name.endswith(".json")]
-        elif "=" in parent.name and parent.is_dir():
-            done += [entry.name.split("=", 1)[1] for entry in os.scandir(parent) if "=" in entry.name]
-    return done, dead
+def published_ids(where: Where) -> tuple[list[str], list[str]]:
+    """Ids of done units (`parent/unit` folders `…=PARENT/…=UNIT`) and of dead letters, by listing names only."""
+    run = open_run(where)
+    done = [name.rpartition("/")[2].split("=", 1)[1] for name in run.store.folders(run.name)]
+    return done, [name.removesuffix(".json") for name in run.letters()]
 
 
-def prove(planned: Collection[str], run_folder: Path) -> Proof:
+def prove(planned: Collection[str], where: Where) -> Proof:
     """Compare the planned ids (units and whole rejected files) with the published tree."""
-    done, dead = published_ids(run_folder)
+    done, dead = published_ids(where)
     want, have_done, have_dead = set(planned), set(done), set(dead)
     repeated = [unit for unit, count in Counter(done).items() if count > 1]
     return Proof(
@@ -71,5 +62,5 @@ def prove(planned: Collection[str], run_folder: Path) -> Proof:
         lost=tuple(sorted(want - have_done - have_dead)),
         twice=tuple(sorted((have_done & have_dead) | set(repeated))),
         stray=tuple(sorted((have_done | have_dead) - want)),
-        tree_sha256=tree_sha256(run_folder),
+        tree_sha256=open_run(where).tree_sha256(),
     )

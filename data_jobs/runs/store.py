@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: staging, artifacts, published folders, dead letters, the tree hash.
+"""Files that appear whole or not at all on a POSIX file system: the Committer made of hard links and renames.
 
 In: bytes and names. Out: files under one output folder. Called by task code inside workers and by the command line.
 Every write goes to a private staging place, is fsynced, and is then published by one atomic operation that never
@@ -14,12 +14,12 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from data_jobs.runs.errors import RunError
-
-# Conditions of the place, not of the clip: they end the run instead of filling the dead letter with innocents.
-PLACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+from data_jobs.runs.committer import tree_hash
+from data_jobs.runs.lock import RunLock
+from data_jobs.runs.place_errors import place_errors
 
 # Everything private to the machinery starts with a dot and is never part of the published tree.
 ARTIFACTS = ".artifacts"
@@ -27,7 +27,7 @@ STAGING = ".staging"
 
 
 class Store:
-    """One output folder on a POSIX file system: `artifacts by key` + `published folders` + `published files`."""
+    """One output folder on a POSIX file system (committer.Committer says what each method promises)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -48,21 +48,114 @@ class Store:
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
         return len(entries)
 
+    def lock(self) -> RunLock:
+        """A lock that the kernel drops when its holder dies."""
+        return RunLock(self.root)
+
+    def ledger_path(self, run: str) -> Path:
+        """Beside the run's results."""
+        return self.root / run / "ledger.sqlite"
+
     # --- artifacts: one file per content key --------------------------------------------------------------------
 
-    def artifact_path(self, key: str) -> Path:
+    def artifact(self, key: str) -> Path:
         """Where the artifact of this key lies, whether or not it exists yet."""
         return self.root / ARTIFACTS / key[:2] / f"{key}.parquet"
 
+    def has_artifact(self, key: str) -> bool:
+        """Whether the artifact is there."""
+        return self.artifact(key).exists()
+
     def publish_artifact(self, key: str, data: bytes) -> bool:
         """Publish `data` under `key`; False if another writer was first (its bytes stay)."""
-        return self.publish_file(self.artifact_path(key).relative_to(self.root), data)
+        return self._publish(self.artifact(key), data)
 
     # --- the published tree --------------------------------------------------------------------------------------
 
-    def publish_file(self, target: Path, data: bytes) -> bool:
-        """Write, fsync, then link into place without replacing. `target` is relative to the root."""
-        final = self.root / target
+    def publish_file(self, name: str, data: bytes) -> bool:
+        """Write, fsync, then link into place without replacing."""
+        return self._publish(self.root / name, data)
+
+    def publish_folder(self, name: str, files: Mapping[str, bytes], links: Mapping[str, str]) -> bool:
+        """Publish a folder by one rename: `files` are written, `links` become hard links to artifacts.
+
+        Returns False if the folder is already there (folders are never empty, so the rename cannot replace one).
+        """
+        final = self.root / name
+        with place_errors(self.root):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged = self._staged()
+            staged.mkdir()
+            for link, key in links.items():
+                link_or_copy(self.artifact(key), staged / link)
+            for file, data in files.items():
+                write_durably(staged / file, data)
+            try:
+                staged.rename(final)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                shutil.rmtree(staged, ignore_errors=True)
+                return False
+        return True
+
+    def exists(self, name: str) -> bool:
+        """Whether the file or folder is there."""
+        return (self.root / name).exists()
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes; FileNotFoundError if there is none."""
+        return (self.root / name).read_bytes()
+
+    def files(self, name: str) -> list[str]:
+        """File names in a folder, sorted."""
+        folder = self.root / name
+        return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+    def folders(self, run: str) -> list[str]:
+        """Published folders, by listing two levels of names only."""
+        found = []
+        for parent in _subfolders(self.root / run):
+            found += [f"{run}/{parent.name}/{unit.name}" for unit in os.scandir(parent.path) if "=" in unit.name]
+        return sorted(found, key=lambda name: name.split("/"))
+
+    def published(self, run: str) -> Iterator[tuple[str, str]]:
+        """Names and hashes of the published tree, from the bytes on the disk."""
+        for path in published_files(self.root / run):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            yield path.relative_to(self.root / run).as_posix(), content
+
+    def orphans(self) -> list[str]:
+        """None: unpublished files lie in staging, which `sweep` empties."""
+        return []
+
+    # --- records of the run itself, which may be replaced ----------------------------------------------------------
+
+    def replace_file(self, name: str, data: bytes) -> None:
+        """Write beside, then rename over."""
+        replace_file(self.root / name, data)
+
+    def replace_folder(self, name: str, source: Path) -> None:
+        """Copy whole, then rename; an older folder makes room. A kill in between leaves none, never a half one."""
+        final, fresh, old = self.root / name, self._staged(), self._staged()
+        with place_errors(self.root):
+            shutil.copytree(source, fresh)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.exists():
+                final.rename(old)
+            fresh.rename(final)
+
+    @contextmanager
+    def local_folder(self, name: str) -> Iterator[Path]:
+        """The folder itself."""
+        yield self.root / name
+
+    def remove(self, name: str) -> None:
+        """Delete one file."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def _publish(self, final: Path, data: bytes) -> bool:
         with place_errors(self.root):
             final.parent.mkdir(parents=True, exist_ok=True)
             staged = self._staged()
@@ -75,48 +168,8 @@ class Store:
                 staged.unlink(missing_ok=True)
         return True
 
-    def publish_folder(self, target: Path, files: Mapping[str, bytes], links: Mapping[str, Path]) -> bool:
-        """Publish a folder by one rename: `files` are written, `links` are hard links to existing files.
-
-        Returns False if the folder is already there (folders are never empty, so the rename cannot replace one).
-        """
-        final = self.root / target
-        with place_errors(self.root):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            staged = self._staged()
-            staged.mkdir()
-            for name, source in links.items():
-                link_or_copy(source, staged / name)
-            for name, data in files.items():
-                write_durably(staged / name, data)
-            try:
-                staged.rename(final)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                shutil.rmtree(staged, ignore_errors=True)
-                return False
-        return True
-
     def _staged(self) -> Path:
         return self.root / STAGING / f"{os.getpid()}-{uuid.uuid4().hex}"
-
-
-class place_errors:
-    """Turn 'the place is full, read-only or forbidden' into one RunError sentence; other errors pass."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Translate the errnos of PLACE_ERRNOS and of a file standing where a folder is needed."""
-        if isinstance(error, OSError) and error.errno in PLACE_ERRNOS:
-            raise RunError(f"cannot write to {self.place}: {os.strerror(error.errno or 0).lower()}") from error
-        if isinstance(error, NotADirectoryError | FileExistsError):
-            raise RunError(f"cannot write to {self.place}: a file stands where a folder is needed") from error
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -145,12 +198,13 @@ def published_files(run_folder: Path) -> Iterator[Path]:
 
 def tree_sha256(run_folder: Path) -> str:
     """Hash of names and bytes of the published tree: equal for equal input, config and weights."""
-    tree = hashlib.sha256()
-    for path in published_files(run_folder):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        tree.update(f"{path.relative_to(run_folder).as_posix()}\0{content}\n".encode())
-    return tree.hexdigest()
+    return tree_hash(Store(run_folder.parent).published(run_folder.name))
+
+
+def _subfolders(run_folder: Path) -> list[os.DirEntry[str]]:
+    if not run_folder.is_dir():
+        return []
+    return [entry for entry in os.scandir(run_folder) if "=" in entry.name and entry.is_dir()]
 
 
 def replace_file(path: Path, data: bytes) -> None:
