@@ -31,10 +31,8 @@ from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import RetryPolicy
 from data_jobs.runs.keys import pretty_json
 from data_jobs.runs.ledger import Ledger
-from data_jobs.runs.lock import RunLock
 from data_jobs.runs.outcome import DeadLetter, Failure
 from data_jobs.runs.proof import Proof, prove, published_ids
-from data_jobs.runs.store import replace_file
 
 Engine = Literal["ray", "local"]
 MANIFEST, STATS = "run_manifest.json", "dataset_stats.json"
@@ -78,14 +76,14 @@ def convert(request: ConvertRequest) -> Converted:
     planned = plan(job, request.split)
     if not len(planned):
         raise RunError(f"{source} has no scene in split {request.split!r}; splits are {', '.join(SPLITS)}")
-    with RunLock(job.output):
+    with job.store.lock():
         job.store.prepare()
         job.store.sweep()
         known = remember(job, [str(name) for name in planned["scene"].to_pylist()])
         work(job, request, planned)
         letters = read_letters(job)
         stats = dataset_stats(job)
-        replace_file(job.output / STATS, pretty_json(stats))
+        job.store.replace_file(STATS, pretty_json(stats))
         proof = prove(known, job.joint)
     return Converted(proof, stats, letters, time.monotonic() - started)
 
@@ -170,7 +168,7 @@ def fill_ledger(ledger: Any, planned: pa.Table, done: set[str], letters: list[De
 
 def read_letters(job: ConvertJob) -> list[DeadLetter]:
     """All dead letters, by scene."""
-    return [DeadLetter.model_validate_json(p.read_bytes()) for p in sorted((job.joint / "dead_letter").glob("*.json"))]
+    return [DeadLetter.model_validate_json(job.run.read(f"dead_letter/{name}")) for name in job.run.letters()]
 
 
 # --- records of the run
@@ -199,7 +197,7 @@ def remember(job: ConvertJob, planned: list[str]) -> list[str]:
     if changed:
         raise RunError(f"{job.output} was converted differently ({'; '.join(changed)}); choose another --output")
     known = sorted({*before.get("scenes", []), *planned})
-    replace_file(path, pretty_json({**now, "scenes": known}))
+    job.store.replace_file(MANIFEST, pretty_json({**now, "scenes": known}))
     return known
 
 

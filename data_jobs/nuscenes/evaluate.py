@@ -49,9 +49,9 @@ class SequenceRef:
         return self.folder.name
 
 
-def find_sequences(converted: Path) -> list[SequenceRef]:
-    """All sequences of a converted folder, by split, scene and camera. Raises RunError when there are
-    none."""
+def find_sequences(converted: Path, split: str | None = None) -> list[SequenceRef]:
+    """Sequences of a converted folder, of all splits or one, by split, scene and camera. RunError when there
+    are none."""
     found = []
     for label in sorted(converted.glob(f"{split or '*'}/*/gt/gt.txt")):
         folder = label.parents[1]

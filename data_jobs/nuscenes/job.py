@@ -29,7 +29,11 @@ from data_jobs.runs.errors import InputError
 from data_jobs.runs.guard import PUBLISH, Row, StageCall
 from data_jobs.runs.keys import artifact_key, pretty_json
 from data_jobs.runs.outcome import DeadLetter, Failure
+from data_jobs.runs.places import Run
 from data_jobs.runs.store import Store
+
+# The folder of a scene's joint tables below the output, and the name of the published tree in the store.
+JOINT = "joint"
 
 STAGES = ("frames", "labels", PUBLISH)
 
@@ -61,18 +65,22 @@ class ConvertJob:
         return Store(self.output)
 
     @property
+    def run(self) -> Run:
+        """The scenes' joint tables and the dead letters: the published tree that the proof reads."""
+        return Run(self.store, JOINT)
+
+    @property
     def joint(self) -> Path:
-        """Folder of the scenes' joint tables and the dead letters: the published tree that the proof
-        reads."""
-        return self.output / "joint"
+        """`OUTPUT/joint`."""
+        return self.output / JOINT
 
-    def scene_folder(self, row: Row) -> Path:
-        """Where the scene's joint tables are published."""
-        return self.joint / f"split={row['split']}" / f"scene={row['scene']}"
+    def scene_folder(self, row: Row) -> str:
+        """Where in the store the scene's joint tables are published."""
+        return self.run.at(f"split={row['split']}/scene={row['scene']}")
 
-    def letter_path(self, row: Row) -> Path:
-        """Where the scene's dead letter would lie."""
-        return self.joint / "dead_letter" / f"{row['scene']}.json"
+    def letter_name(self, row: Row) -> str:
+        """Where in the store the scene's dead letter would lie."""
+        return self.run.at(f"dead_letter/{row['scene']}.json")
 
     def unit_id(self, row: Row) -> str:
         """The scene's name."""
@@ -88,15 +96,11 @@ class ConvertJob:
 
     def is_settled(self, row: Row) -> bool:
         """Done or dead already."""
-        return self.scene_folder(row).exists() or self.letter_path(row).exists()
+        return self.store.exists(self.scene_folder(row)) or self.store.exists(self.letter_name(row))
 
     def has_stage(self, row: Row, stage: str) -> bool:
         """Whether the stage's table lies in the store."""
-        return self.artifact(row, stage).exists()
-
-    def artifact(self, row: Row, stage: str) -> Path:
-        """Path of the stage's table in the store."""
-        return self.store.artifact_path(self.key(row, stage))
+        return self.store.has_artifact(self.key(row, stage))
 
     def key(self, row: Row, stage: str) -> str:
         """Content key of a stage: the tables' bytes, the scene, and what shapes the result."""
@@ -119,9 +123,9 @@ class ConvertJob:
             message=failure.message,
             attempts=attempts,
             traceback_sha256=failure.traceback_sha256,
-            repro=f"delete {self.letter_path(row).name}, then repeat convert with --engine local",
+            repro=f"delete {row['scene']}.json, then repeat convert with --engine local",
         )
-        self.store.publish_file(self.letter_path(row).relative_to(self.output), letter.to_bytes())
+        self.store.publish_file(self.letter_name(row), letter.to_bytes())
 
 
 class ConvertTask:
@@ -156,20 +160,20 @@ class ConvertTask:
     def _publish(self, row: Row) -> str:
         job, store = self.job, self.job.store
         scene = job.index.load(int(row["row"]))
-        frames, labels = (pq.read_table(job.artifact(row, stage)) for stage in ("frames", "labels"))
+        frames, labels = (pq.read_table(store.artifact(job.key(row, stage))) for stage in ("frames", "labels"))
         check_keyframes(scene, frames, job.rate)
         for camera, name in enumerate(CAMERAS):
             folder = f"{scene.name}_{name}"
             # gt.txt comes last: a sequence that has it is whole.
             for file, data in sequence_files(folder, camera, frames, labels, job.rate).items():
-                store.publish_file(Path(str(row["split"])) / folder / file, data)
+                store.publish_file(f"{row['split']}/{folder}/{file}", data)
         identities = identity_table(scene)
         files = {
             "identities.parquet": parquet_bytes(identities),
             "meta.json": pretty_json(counts(scene, frames, labels)),
         }
-        links = {f"{stage}.parquet": job.artifact(row, stage) for stage in ("frames", "labels")}
-        store.publish_folder(job.scene_folder(row).relative_to(job.output), files, links)
+        links = {f"{stage}.parquet": job.key(row, stage) for stage in ("frames", "labels")}
+        store.publish_folder(job.scene_folder(row), files, links)
         return scene.name
 
 
