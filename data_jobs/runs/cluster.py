@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import ray
 
 from actors.spawn import Remote, spawn
+from data_jobs.runs.errors import RunError
 from data_jobs.runs.ledger import Ledger
 from data_jobs.runs.quiet import quiet_stderr
 
@@ -26,6 +27,16 @@ def ray_cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     with quiet_stderr():
+        _connect()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> None:
+    """Start or join. RunError when Ray does not come up, which it does not on a machine that is overloaded."""
+    try:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
@@ -36,10 +47,8 @@ def ray_cluster() -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    except Exception as error:
+        raise RunError(f"Ray did not start ({error}); try again, or use --engine local") from error
 
 
 def remote_ledger(path: str, name: str) -> Remote:
