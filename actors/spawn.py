@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # Actors that carry state for a whole run come back as often as they die; their callers repeat the call that was cut
 # off, so every method must be safe to repeat.
@@ -53,11 +54,24 @@ class Remote:
         ray.kill(self._actor())
 
 
-def spawn(cls: type, name: str, *args: Any, num_cpus: float = 0, num_gpus: float = 0) -> Remote:
-    """Start `cls(*args)` as an actor called `name`. It lives as long as the returned Remote (not its copies)."""
+def spawn(
+    cls: type, name: str, *args: Any, num_cpus: float = 0, num_gpus: float = 0, on_this_node: bool = False
+) -> Remote:
+    """Start `cls(*args)` as an actor called `name`. It lives as long as the returned Remote (not its copies).
+
+    `on_this_node`: on the caller's machine and no other, for what works on local files.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     handle = (
         ray.remote(cls)
-        .options(name=name, num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=FOR_EVER, max_task_retries=FOR_EVER)
+        .options(
+            name=name,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            max_restarts=FOR_EVER,
+            max_task_retries=FOR_EVER,
+            scheduling_strategy=here if on_this_node else "DEFAULT",
+        )
         .remote(*args)
     )
     remote = Remote(name)

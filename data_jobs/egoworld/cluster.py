@@ -42,15 +42,17 @@ def _connect() -> None:
         ray.init(
             num_cpus=len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks
             object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=True,
+            # A fifth of the start's processor time, for a page that ends with the run. The metrics endpoint is another
+            # process and stays; who wants the page starts a cluster and names it in RAY_ADDRESS.
+            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
 
 
 def remote_ledger(path: str, run_id: str) -> Remote:
-    """The run's ledger as a named actor that shows metrics, fresh for this start."""
+    """The run's ledger as a named actor that shows metrics, fresh for this start. `path` is on the driver's disk."""
     name = f"egoworld-ledger-{run_id}"
     with suppress(ValueError):
         Remote(name).kill()  # left by a driver that died on a cluster that lived on
-    return spawn(MeteredLedger, name, path, run_id)
+    return spawn(MeteredLedger, name, path, run_id, on_this_node=True)

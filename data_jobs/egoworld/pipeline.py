@@ -72,9 +72,24 @@ def run_ray(job: EgoworldJob, todo: pa.Table, ledger: Any, epoch: int) -> Iterat
 
 
 def blocks(todo: pa.Table, workers: int) -> list[pa.Table]:
-    """Slices of the table, in its order."""
+    """Slices of the table, in its order.
+
+    Each has dictionaries of its own: the table's would travel whole with every block, gigabytes for a million clips of
+    thousands of videos.
+    """
     rows = max(1, min(MAX_ROWS_PER_BLOCK, len(todo) // (workers * BLOCKS_PER_WORKER)))
-    return [todo.slice(start, rows).combine_chunks() for start in range(0, len(todo), rows)]
+    return [_own_dictionaries(todo.slice(start, rows)) for start in range(0, len(todo), rows)]
+
+
+def _own_dictionaries(rows: pa.Table) -> pa.Table:
+    """The same rows with dictionaries of only what occurs in them."""
+    columns = [
+        column.cast(column.type.value_type).combine_chunks().dictionary_encode()
+        if pa.types.is_dictionary(column.type)
+        else column.combine_chunks()
+        for column in rows.columns
+    ]
+    return pa.table(columns, names=rows.column_names)
 
 
 class ClipWorker:

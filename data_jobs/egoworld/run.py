@@ -29,7 +29,7 @@ from data_jobs.egoworld.task import EgoworldJob
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import Outcome
 from data_jobs.runs.keys import pretty_json
-from data_jobs.runs.ledger import Ledger
+from data_jobs.runs.ledger import Ledger, UnitState
 from data_jobs.runs.outcome import Failure
 from data_jobs.runs.places import Where, open_run
 from data_jobs.runs.proof import Proof, prove, published_ids
@@ -38,8 +38,8 @@ from models import weights
 
 Engine = Literal["ray", "local"]
 
-# The driver looks at the ledger this often to move the progress bar.
-LOOK_EVERY_S = 0.5
+# Behind an actor every call is one message, and a million clips in one would fill the object store.
+UNITS_PER_CALL = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,8 @@ def work(
         stages = ledger.stage_seconds(epoch)
         ledger.end(epoch, "finished")
         speed = measure_speed(request, todo, ledger, epoch, progress)
+        if speed and request.engine == "ray":
+            ledger.show_speed(speed.ratio)
     return speed, stages
 
 
@@ -136,15 +138,15 @@ def open_ledger(request: RunRequest) -> Iterator[Any]:
 def fill_ledger(ledger: Any, listing: Listing, job: EgoworldJob) -> None:
     """Bring the ledger's units in line with the published tree, which is the truth."""
     done, dead = published_ids(job.run_folder)
-    settled = dict.fromkeys(done, "Done") | dict.fromkeys(dead, "Dead")
-    by_state: dict[str, list[tuple[str, str, int]]] = {"Pending": [], "Done": [], "Dead": []}
-    for batch in listing.clips.select(["clip_id", "video_id", "frame_start", "frame_end"]).to_batches():
-        columns = [column.to_pylist() for column in batch.columns]
-        for clip_id, video_id, start, end in zip(*columns, strict=True):
+    settled: dict[str, UnitState] = dict.fromkeys(done, "Done") | dict.fromkeys(dead, "Dead")
+    columns = listing.clips.select(["clip_id", "video_id", "frame_start", "frame_end"])
+    for batch in columns.to_batches(max_chunksize=UNITS_PER_CALL):
+        by_state: dict[UnitState, list[tuple[str, str, int]]] = {"Pending": [], "Done": [], "Dead": []}
+        for clip_id, video_id, start, end in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             by_state[settled.get(clip_id, "Pending")].append((clip_id, video_id, end - start))
-    for state, units in by_state.items():
-        if units:
-            ledger.register(units, state)
+        for state, units in by_state.items():
+            if units:
+                ledger.register(units, state)
     for letter in read_letters(job.run_folder):
         if letter.clip_id is not None:
             failure = Failure(letter.cause, letter.error_type, letter.message, letter.traceback_sha256)

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_jobs.runs.committer import tree_hash
 from data_jobs.runs.lock import RunLock
 from data_jobs.runs.place_errors import place_errors
 
@@ -194,11 +193,6 @@ def published_files(run_folder: Path) -> Iterator[Path]:
     """Every file of the published tree of one run, sorted: clip folders and dead letters, nothing else."""
     for pattern in ("dead_letter/*.json", "*=*/*=*/*"):
         yield from sorted(path for path in run_folder.glob(pattern) if path.is_file())
-
-
-def tree_sha256(run_folder: Path) -> str:
-    """Hash of names and bytes of the published tree: equal for equal input, config and weights."""
-    return tree_hash(Store(run_folder.parent).published(run_folder.name))
 
 
 def _subfolders(run_folder: Path) -> list[os.DirEntry[str]]:
