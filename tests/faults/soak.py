@@ -110,7 +110,8 @@ class Soak:
         if not victims or not self.dice.choice(victims).kill():
             return False
         if role == "ledger_file":
-            assert not family.survivors(LINGER_S)
+            left = family.survivors(LINGER_S)
+            assert not left, f"outlived their driver: {[member.title() for member in left]}"
             for path in self.run.glob("ledger.sqlite*"):
                 path.unlink()
         with suppress(FileNotFoundError):
