@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM := false
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights demo test lint type format bench clean lock
+.PHONY: help setup weights demo test soak lint type format bench clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,11 @@ demo: weights ## real video to masks, hands and a report you can open
 
 test: .venv/installed ## everything that needs no GPU, hub, arm or patience
 	@$(PYTHON) -m pytest -m "not gpu and not hub and not hardware and not slow" --durations=10
+
+KILLS := 50
+
+soak: .venv/installed ## KILLS=50 kills of anything at any time; the result must be that of an undisturbed run
+	@$(PYTHON) -m tests.faults.soak --kills $(KILLS)
 
 lint: .venv/installed ## ruff: rules and format
 	@$(PYTHON) -m ruff check .

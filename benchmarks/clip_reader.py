@@ -1,7 +1,8 @@
-"""How fast the clip reader is beside a bare PyAV loop that keeps the same windows: prints the ratio of their rates.
+"""How fast the clip reader is beside a bare PyAV loop that keeps the same windows: prints the ratio of their
+rates.
 
-Run: python benchmarks/clip_reader.py VIDEO. Both decode with one FFmpeg thread and end with RGB windows of 16 frames in
-memory; the reader also seeks, checks every time, honours colour tags and reads ahead.
+Run: python benchmarks/clip_reader.py VIDEO. Both decode with one FFmpeg thread and end with RGB windows of 16
+frames in memory; the reader also seeks, checks every time, honours colour tags and reads ahead.
 """
 
 from __future__ import annotations

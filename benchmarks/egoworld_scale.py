@@ -75,16 +75,16 @@ def synthetic_manifest(clips: int) -> Manifest:
 def prepare_plan(folder: Path, clips: int, published: int) -> None:
     """A run folder as a kill would leave it: manifest written, `published` clips done."""
     manifest = synthetic_manifest(clips)
-    job = job_of(read_config(stub_config(folder)), folder, "r")
+    job = job_of(read_config(stub_config(folder)), str(folder), "r")
     job.store.prepare()
     write_manifest(manifest, job.run_folder / MANIFESTS)
     for row in manifest.clip_table.select(["video_id", "clip_id"]).slice(0, published).to_pylist():
-        job.clip_folder(row).mkdir(parents=True)
+        (folder / job.clip_folder(row)).mkdir(parents=True)
 
 
 def plan(folder: Path) -> None:
     """What a resumed run does before its first clip; prints JSON: seconds by step, peak memory, clips left."""
-    job = job_of(read_config(folder / "stub.yaml"), folder, "r")
+    job = job_of(read_config(folder / "stub.yaml"), str(folder), "r")
     marks = [time.perf_counter()]
     listing = open_listing(job.run_folder)
     marks.append(time.perf_counter())
@@ -196,12 +196,11 @@ def measure_work(sizes: list[int]) -> None:
             f"attempt {cost.clips_s:.1f} s = {cost.clips_s / clips * 1e3:.2f} ms a clip; {cost.before_s:.1f} s from "
             f"ledger to first attempt; processor {cost.cpu_s:.0f} s; load before {cost.load:.1f}"
         )
-    if len(costs) < 2:
-        return
-    slope, fixed = np.polyfit([cost.clips for cost in costs], [cost.whole_s for cost in costs], 1)
-    OUT.print(f"straight line: {fixed:.1f} s + {slope * 1e3:.2f} ms a clip")
-    FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    FIGURE.write_text(svg(costs, slope, fixed), encoding="utf-8")
+        if len(costs) > 1:
+            slope, fixed = np.polyfit([cost.clips for cost in costs], [cost.whole_s for cost in costs], 1)
+            OUT.print(f"straight line: {fixed:.1f} s + {slope * 1e3:.2f} ms a clip")
+            FIGURE.parent.mkdir(parents=True, exist_ok=True)
+            FIGURE.write_text(svg(costs, slope, fixed), encoding="utf-8")
 
 
 def svg(costs: list[Cost], slope: float, fixed: float) -> str:

@@ -1,9 +1,9 @@
 """Our MediaPipe Hands against MediaPipe's own: do they find the same hands, and at what cost per frame?
 
-In: the reference pictures and outputs in the shared data folder beside the repository, and one of its clips. Out: a
-table. Run: `python -m benchmarks.hands_parity [--mediapipe-python PYTHON]`, where PYTHON is an interpreter that has
-mediapipe==0.10.21 (it needs Python ≤ 3.12 and numpy < 2, hence its own environment); with it, the peer is timed in
-the same run on the same frames and the ratio printed.
+In: the reference pictures and outputs in the shared data folder beside the repository, and one of its clips.
+Out: a table. Run: `python -m benchmarks.hands_parity [--mediapipe-python PYTHON]`, where PYTHON is an
+interpreter that has mediapipe==0.10.21 (it needs Python ≤ 3.12 and numpy < 2, hence its own environment);
+with it, the peer is timed in the same run on the same frames and the ratio printed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""MobileSAM on the CPU: milliseconds per picture and per prompt, against timm's and transformers' classes as they come.
+"""MobileSAM on the CPU: milliseconds per picture and per prompt, against timm's and transformers' classes as
+they come.
 
     python -m benchmarks.mobile_sam_speed [--threads 1] [--rounds 5]
 
-Same weights, same 1280×720 picture, same process, rounds interleaved so that a busy machine is busy for both; the
-best round of each counts. Prints the ratio, and how far the two embeddings are apart.
+Same weights, same 1280×720 picture, same process, rounds interleaved so that a busy machine is busy for both;
+the best round of each counts. Prints the ratio, and how far the two embeddings are apart.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ MAY_KNOW_RAY = {
     "data_jobs/egoworld/cluster.py",
     "data_jobs/egoworld/metrics.py",
     "data_jobs/egoworld/pipeline.py",
+    "data_jobs/runs/cluster.py",
+    "data_jobs/runs/engine.py",
 }
 MAY_KNOW_TORCH = ("models", "actors", "train_jobs")
 

@@ -40,6 +40,7 @@ def _connect() -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
+            address="local",  # else Ray joins whatever cluster somebody started on this machine
             num_cpus=len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks
             object_store_memory=OBJECT_STORE_BYTES,
             # A fifth of the start's processor time, for a page that ends with the run. The metrics endpoint is another

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from data_jobs.egoworld.task import EgoworldJob, EgoworldTask
 from data_jobs.runs.guard import Executor, Guard, LedgerPort, Outcome
-from data_jobs.runs.ledger import Ledger
+from data_jobs.runs.ledger import Finish, Ledger, Standing, UnitState
+from data_jobs.runs.outcome import Failure
 from data_jobs.runs.sandbox import InProcess, Sandbox
 
 # Rows of one block are worked off by one actor in turn: enough to spread Ray's cost per task (some 10 ms) over many
@@ -96,12 +97,15 @@ class ClipWorker:
     """The Ray Data actor: hosts one guard and, below it, one sandbox."""
 
     def __init__(self, job: EgoworldJob, ledger: Any, epoch: int) -> None:
-        self.guard = make_guard(job, _Telling(ledger), epoch, f"pid {os.getpid()}", isolated=True)
+        self.ledger = _Telling(ledger)
+        self.guard = make_guard(job, self.ledger, epoch, f"pid {os.getpid()}", isolated=True)
         self.guard.executor.start()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Outcomes of a block of clips."""
-        return pa.Table.from_pylist([asdict(self.guard.process(row)) for row in batch.to_pylist()])
+        outcomes = [asdict(self.guard.process(row)) for row in batch.to_pylist()]
+        self.ledger.flush()
+        return pa.Table.from_pylist(outcomes)
 
     def __del__(self) -> None:
         """End the sandbox with the actor."""
@@ -109,9 +113,35 @@ class ClipWorker:
 
 
 class _Telling:
-    """The ledger as a worker sees it: only `start` waits for an answer."""
+    """The ledger as a worker sees it: only `start` waits for an answer, and takes the successes before it along.
+
+    A success that dies with its worker is not lost: its files are published, and they are the truth. A failure is
+    told at once, so that a unit that brings its host down cannot hide it.
+    """
 
     def __init__(self, ledger: Any) -> None:
-        self.start = ledger.start
-        self.finish = partial(ledger.tell, "finish")
-        self.bury = partial(ledger.tell, "bury")
+        self._ledger = ledger
+        self._successes: list[Finish] = []
+
+    def start(self, *attempt: Any) -> Standing:
+        """As Ledger.start."""
+        successes, self._successes = self._successes, []
+        standing: Standing = self._ledger.start_after(successes, *attempt)
+        return standing
+
+    def finish(self, attempt_id: str, unit_id: str, failure: Failure | None, next_state: UnitState) -> None:
+        """As Ledger.finish."""
+        self._successes.append((attempt_id, unit_id, failure, next_state))
+        if failure is not None:
+            self.flush()
+
+    def bury(self, *letter: Any) -> None:
+        """As Ledger.bury."""
+        self.flush()
+        self._ledger.tell("bury", *letter)
+
+    def flush(self) -> None:
+        """Tell what is not told yet; at the end of a block nothing may be left."""
+        successes, self._successes = self._successes, []
+        for success in successes:
+            self._ledger.tell("finish", *success)

@@ -138,7 +138,8 @@ def open_ledger(request: RunRequest) -> Iterator[Any]:
 def fill_ledger(ledger: Any, listing: Listing, job: EgoworldJob) -> None:
     """Bring the ledger's units in line with the published tree, which is the truth."""
     done, dead = published_ids(job.run_folder)
-    settled: dict[str, UnitState] = dict.fromkeys(done, "Done") | dict.fromkeys(dead, "Dead")
+    published: tuple[UnitState, UnitState] = ("Done", "Dead")
+    settled = dict.fromkeys(done, published[0]) | dict.fromkeys(dead, published[1])
     columns = listing.clips.select(["clip_id", "video_id", "frame_start", "frame_end"])
     for batch in columns.to_batches(max_chunksize=UNITS_PER_CALL):
         by_state: dict[UnitState, list[tuple[str, str, int]]] = {"Pending": [], "Done": [], "Dead": []}

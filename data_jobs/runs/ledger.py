@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import sqlite_utils
 
@@ -21,6 +21,8 @@ from data_jobs.runs.outcome import Cause, Failure
 BUSY_TIMEOUT_MS = 10_000
 
 UnitState = Literal["Pending", "Running", "Writing", "Done", "Failed", "Dead"]
+
+Finish = tuple[str, str, Failure | None, UnitState]  # the arguments of Ledger.finish
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -141,6 +143,19 @@ class Ledger:
             ),
         )
         self._set_state(unit_id, next_state)
+
+    def start_after(self, finished: Sequence[Finish], *start: Any) -> Standing:
+        """`finish` for each of `finished`, then `start(*start)`: one message and one transaction for all."""
+        self._db.execute("BEGIN")
+        try:
+            for finish in finished:
+                self.finish(*finish)
+            standing = self.start(*start)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+        return standing
 
     def bury(self, unit_id: str, stage: str, failure: Failure, attempts: int) -> None:
         """Record a dead letter; an attempt that was opened only to find the unit spent is dropped."""

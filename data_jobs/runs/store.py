@@ -191,7 +191,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def published_files(run_folder: Path) -> Iterator[Path]:
     """Every file of the published tree of one run, sorted: clip folders and dead letters, nothing else."""
-    for pattern in ("dead_letter/*.json", "video_id=*/clip_id=*/*"):
+    for pattern in ("dead_letter/*.json", "*=*/*=*/*"):
         yield from sorted(path for path in run_folder.glob(pattern) if path.is_file())
 
 

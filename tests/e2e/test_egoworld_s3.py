@@ -57,7 +57,7 @@ def test_verify_finds_a_damaged_object(videos, tmp_path, bucket):  # noqa: F811
     assert "does not hold the bytes that its name promises" in text
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_killing_the_driver_and_resuming_gives_the_same_tree(videos, tmp_path, bucket, engine):  # noqa: F811
     config = stub_config(tmp_path, slow_ms=400.0, share_of={"slow": 1.0})
     first = start(*command(videos, config, bucket, engine))

@@ -23,7 +23,7 @@ from pydantic import Field
 from data_jobs.egoworld.operators.base import OperatorSpec
 from data_jobs.egoworld.records import Clip
 from data_jobs.egoworld.schemas import schema_of
-from data_jobs.runs.errors import InputError, ResourceError, TransientError
+from data_jobs.runs.errors import InputError, TransientError
 from data_jobs.runs.strict import Strict
 
 FAULTS = ("segfault", "sigkill", "hang", "input", "transient", "bug", "bomb", "corrupt", "slow")
@@ -125,12 +125,37 @@ class FaultyHands:
 
 
 class OutOfMemoryHands(FaultyHands):
-    """Needs a window of at most `label` frames, and says so as torch does."""
+    """Needs a window of at most `label` frames, and says so with torch's own error."""
 
     def run(self, clip: Clip, upstream: Mapping[str, pa.Table], window_frames: int) -> pa.Table:
         if window_frames > int(self.params.label):
-            raise ResourceError(f"window of {window_frames} frames does not fit")
+            import torch
+
+            raise torch.OutOfMemoryError(f"window of {window_frames} frames does not fit")
         return super().run(clip, upstream, window_frames)
+
+
+class FaultyMasks(FaultyHands):
+    """A second stage: reads the hands' table and writes one empty mask row per hand row's frame."""
+
+    spec: ClassVar[OperatorSpec] = OperatorSpec(
+        key="sam2",
+        backend="faulty",
+        version=1,
+        table="masks",
+        licence="Apache-2.0",
+        upstream=("hamer",),
+        preload=("tests.faults.operator",),
+    )
+
+    def run(self, clip: Clip, upstream: Mapping[str, pa.Table], window_frames: int) -> pa.Table:
+        if self.params.calls_folder:
+            with (Path(self.params.calls_folder) / f"{self.spec.key}-{os.getpid()}").open("a") as file:
+                file.write(f"{clip.clip_id}\n")
+        frames = upstream["hamer"]["frame_index"].to_pylist()
+        schema = schema_of("masks")
+        found = [{"frame_index": frame, "timestamp_s": float(frame)} for frame in frames]
+        return pa.Table.from_pylist(found, schema=schema)
 
 
 def fault_of(clip_id: str, params: Params) -> str | None:

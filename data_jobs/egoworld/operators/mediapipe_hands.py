@@ -74,14 +74,18 @@ class MediapipeHands:
         """One row per hand per frame; frames without hands have none."""
         if self._finder is None:
             raise RuntimeError("hamer:mediapipe is not loaded; call load() first")
-        stream, identities, rows = self._finder.open_stream(), HandIdentities(), []
+        stream, identities, schema = self._finder.open_stream(), HandIdentities(), schema_of("hand_pose")
+        tables = [schema.empty_table()]
         for window in ClipReader(clip, window_frames).windows():
+            rows: list[dict[str, object]] = []
             for i, image in enumerate(window.images):
                 frame = (int(window.frame_index[i]), float(window.timestamp_s[i]), int(window.pts[i]))
                 hands = stream.next(image)
                 ids = identities.assign(hands, frame[1])
                 rows += [_row(frame, hand_id, hand) for hand_id, hand in zip(ids, hands, strict=True)]
-        return pa.Table.from_pylist(rows, schema=schema_of("hand_pose"))
+            # Kept as columns, not as Python objects, so that a long clip takes little more memory than a short one.
+            tables.append(pa.Table.from_pylist(rows, schema=schema))
+        return pa.concat_tables(tables).combine_chunks()
 
     def close(self) -> None:
         """Free the networks."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
 from actors.messages import Mask
@@ -122,13 +123,15 @@ class MobileSamMasks:
 
     def run(self, clip: Clip, upstream: Mapping[str, pa.Table], window_frames: int) -> pa.Table:
         """One row per object per prompted frame; a prompted frame without objects has one row, object_id -1."""
+        reader = ClipReader(clip, window_frames)
+        wanted = prompted_frames(clip, reader, self._prompting)
         hands_at = defaultdict(list)
         if self._prompting.source != "detector":
-            for row in upstream["hamer"].to_pylist():
+            hands = upstream["hamer"]  # as Python objects only where they are needed: a clip may have 100,000 rows
+            for row in hands.filter(pc.is_in(hands["frame_index"], pa.array(wanted, pa.int64()))).to_pylist():
                 hands_at[row["frame_index"]].append(row)
         identities, rows = ObjectIdentities(), []
-        reader = ClipReader(clip, window_frames)
-        for window in reader.frames_at(prompted_frames(clip, reader, self._prompting)):
+        for window in reader.frames_at(wanted):
             for i in range(len(window.images)):
                 rows += self._frame_rows(window, i, hands_at[int(window.frame_index[i])], identities)
         return pa.Table.from_pylist(rows, schema=schema_of("masks"))

@@ -29,6 +29,8 @@ def cluster():
         num_cpus=3,
         object_store_memory=128 * 2**20,
         log_to_driver=False,
+        address="local",
+        include_dashboard=False,  # as in cluster.py: the endpoint does not need it
         _system_config={"metrics_report_interval_ms": 500},
     )
     yield

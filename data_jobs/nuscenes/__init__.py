@@ -1,0 +1,1 @@
+"""nuScenes tables → six-camera tracking sequences, tracks and scores: `python -m data_jobs.nuscenes`."""

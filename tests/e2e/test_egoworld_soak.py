@@ -1,0 +1,12 @@
+"""Kills of drivers, workers, sandboxes, ledgers, raylets and the ledger's file, over poisoned clips: the short soak."""
+
+import pytest
+
+from tests.faults.soak import ROLES, soak_once
+
+
+@pytest.mark.timeout(600)
+def test_kills_at_any_time_leave_no_trace_in_the_result(tmp_path):
+    tally = soak_once(tmp_path, kills=9, clips=200, seed=1)
+    assert sum(tally.kills.values()) == 9
+    assert set(tally.kills) == set(ROLES)
