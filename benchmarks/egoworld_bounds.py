@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -30,13 +29,12 @@ from data_jobs.egoworld.config import EgoworldConfig
 from data_jobs.egoworld.demo import write_rendered
 from data_jobs.egoworld.manifest import build_manifest
 from data_jobs.egoworld.operators.base import OperatorSpec
-from data_jobs.egoworld.pipeline import run_ray
+from data_jobs.egoworld.pipeline import run_ray, sandbox_of
 from data_jobs.egoworld.plan import make_plan
 from data_jobs.egoworld.records import Clip
 from data_jobs.egoworld.schemas import schema_of
-from data_jobs.egoworld.task import EgoworldJob, EgoworldTask
+from data_jobs.egoworld.task import EgoworldJob
 from data_jobs.runs.guard import Row, StageCall
-from data_jobs.runs.sandbox import Sandbox
 from data_jobs.runs.strict import Strict
 from models import weights
 
@@ -154,7 +152,7 @@ def job_of(folder: Path, operator: dict[str, Any], clip_length_s: float) -> Egow
     settings = {
         "splitter": {"method": "fixed_stride", "clip_length_s": clip_length_s, "min_clip_s": 0.0},
         "operators": {"sam2": {"enabled": False}, "hamer": operator},
-        "guard": {"timeout_s": 3600},
+        "guard": {"timeout_s": 3600, "memory_gib": 16.0},
         "backpressure": {"max_in_flight_cpu": 1},
     }
     plan, _ = make_plan(EgoworldConfig.model_validate(settings), weights.sha256_of)
@@ -165,7 +163,7 @@ def job_of(folder: Path, operator: dict[str, Any], clip_length_s: float) -> Egow
 
 def peak_of_worker(job: EgoworldJob, row: Row) -> int:
     """Peak memory of a fresh sandbox that runs the operator on one clip."""
-    sandbox = Sandbox(partial(EgoworldTask, job), job.plan.preload(), 16 * 2**30)
+    sandbox = sandbox_of(job)
     sandbox.start()
     try:
         answer = sandbox.call(StageCall(row, "hamer", 0), 3600)

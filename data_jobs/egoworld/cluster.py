@@ -43,9 +43,7 @@ def _connect() -> None:
             address="local",  # else Ray joins whatever cluster somebody started on this machine
             num_cpus=len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks
             object_store_memory=OBJECT_STORE_BYTES,
-            # A fifth of the start's processor time, for a page that ends with the run. The metrics endpoint is another
-            # process and stays; who wants the page starts a cluster and names it in RAY_ADDRESS.
-            include_dashboard=False,
+            include_dashboard=True,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
