@@ -5,7 +5,8 @@ import pytest
 from tests.faults.soak import ROLES, soak_once
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_kills_at_any_time_leave_no_trace_in_the_result(tmp_path):
     tally = soak_once(tmp_path, kills=9, clips=200, seed=1)
     assert sum(tally.kills.values()) == 9
