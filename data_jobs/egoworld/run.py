@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from data_jobs.egoworld.plan import Plan, make_plan
 from data_jobs.egoworld.progress import Progress
 from data_jobs.egoworld.task import EgoworldJob
 from data_jobs.runs.errors import RunError
-from data_jobs.runs.guard import Outcome
+from data_jobs.runs.guard import PUBLISH, Outcome
 from data_jobs.runs.keys import pretty_json
 from data_jobs.runs.ledger import Ledger, UnitState
 from data_jobs.runs.outcome import Failure
@@ -37,6 +38,9 @@ from data_jobs.runs.strict import parse
 from models import weights
 
 Engine = Literal["ray", "local"]
+
+# The stages' rates are asked of the ledger this often: often enough to watch, too seldom to cost.
+LOOK_EVERY_S = 2.0
 
 # Behind an actor every call is one message, and a million clips in one would fill the object store.
 UNITS_PER_CALL = 20_000
@@ -109,7 +113,8 @@ def work(
         fill_ledger(ledger, listing, request.job)
         if len(todo):
             engine: Callable[..., Iterator[Outcome]] = run_ray if request.engine == "ray" else run_local
-            follow(engine(request.job, todo, ledger, epoch), listing, len(todo), progress)
+            rates = partial(ledger.stage_rates, epoch)
+            follow(engine(request.job, todo, ledger, epoch), listing, len(todo), progress, rates)
         stages = ledger.stage_seconds(epoch)
         ledger.end(epoch, "finished")
         speed = measure_speed(request, todo, ledger, epoch, progress)
@@ -154,18 +159,25 @@ def fill_ledger(ledger: Any, listing: Listing, job: EgoworldJob) -> None:
             ledger.bury(letter.clip_id, letter.stage, failure, letter.attempts)
 
 
-def follow(outcomes: Iterator[Outcome], listing: Listing, todo: int, progress: Progress) -> None:
-    """Drain the engine, counting."""
+def follow(
+    outcomes: Iterator[Outcome], listing: Listing, todo: int, progress: Progress, rates: Callable[[], dict[str, float]]
+) -> None:
+    """Drain the engine, counting; `rates` gives each stage's frames per second."""
     already = len(listing.clips) - todo
     progress.phase("clips", len(listing.clips), already)
     done, dead, frames, start = already, 0, 0, time.monotonic()
+    looked, per_stage = 0.0, ""
     for outcome in outcomes:
         done += 1
         dead += outcome.result == "dead"
         frames += outcome.frames
         left = progress.eta_s(done, len(listing.clips))
         rate = frames / (time.monotonic() - start)
-        progress.update(done, f"{rate:.1f} frames/s · {dead} dead" + (f" · {left:.0f} s left" if left else ""))
+        if time.monotonic() - looked >= LOOK_EVERY_S:
+            looked = time.monotonic()
+            per_stage = "".join(f" · {stage} {fps:.0f}/s" for stage, fps in rates().items() if stage != PUBLISH)
+        left_s = f" · {left:.0f} s left" if left else ""
+        progress.update(done, f"{rate:.1f} frames/s{per_stage} · {dead} dead{left_s}")
 
 
 def measure_speed(

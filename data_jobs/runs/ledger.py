@@ -219,6 +219,15 @@ class Ledger:
         )
         return [unit for (unit,) in rows]
 
+    def stage_rates(self, epoch: int) -> dict[str, float]:
+        """Per stage: frames per second of one worker while it is at it, over this epoch's finished attempts."""
+        rows = self._db.execute(
+            "SELECT stage, SUM(frames) * 1e9 / MAX(SUM(ended_ns - started_ns), 1) "
+            "FROM attempts JOIN units USING(unit_id) WHERE attempts.state='done' AND epoch=? GROUP BY stage",
+            (epoch,),
+        )
+        return dict(rows.fetchall())
+
     def busy_span_s(self, epoch: int) -> float:
         """Seconds from the first start to the last end of an attempt in this epoch; 0 when there was none."""
         row = self._db.execute("SELECT MIN(started_ns), MAX(ended_ns) FROM attempts WHERE epoch=?", (epoch,)).fetchone()
