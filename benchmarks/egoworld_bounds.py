@@ -29,11 +29,11 @@ from data_jobs.egoworld.config import EgoworldConfig
 from data_jobs.egoworld.demo import write_rendered
 from data_jobs.egoworld.manifest import build_manifest
 from data_jobs.egoworld.operators.base import OperatorSpec
-from data_jobs.egoworld.pipeline import run_ray, sandbox_of
 from data_jobs.egoworld.plan import make_plan
 from data_jobs.egoworld.records import Clip
 from data_jobs.egoworld.schemas import schema_of
-from data_jobs.egoworld.task import EgoworldJob
+from data_jobs.egoworld.task import EgoworldJob, host_of
+from data_jobs.runs.engine import run_ray
 from data_jobs.runs.guard import Row, StageCall
 from data_jobs.runs.strict import Strict
 from models import weights
@@ -163,7 +163,7 @@ def job_of(folder: Path, operator: dict[str, Any], clip_length_s: float) -> Egow
 
 def peak_of_worker(job: EgoworldJob, row: Row) -> int:
     """Peak memory of a fresh sandbox that runs the operator on one clip."""
-    sandbox = sandbox_of(job)
+    sandbox = host_of(job).sandbox()
     sandbox.start()
     try:
         answer = sandbox.call(StageCall(row, "hamer", 0), 3600)
@@ -209,7 +209,7 @@ def compare_hands(folder: Path) -> None:
 
 def compare_on_ray(folder: Path) -> None:
     """The same number of 30 s clips from one 5 h video and from 30 s files, one worker each, 1080p."""
-    from data_jobs.egoworld.cluster import ray_cluster
+    from data_jobs.runs.cluster import ray_cluster
 
     write_stretch(folder / "stretch.mp4", 1920, 1080, FRAMES_PER_S, STRETCH_S)
     (folder / "long").mkdir()
@@ -237,7 +237,7 @@ def compare_on_ray(folder: Path) -> None:
 
 def clips_on_ray(folder: Path, kind: str, turn: int) -> list[dict[str, Any]]:
     """Work `SAMPLED` clips of a folder on Ray; what each cost."""
-    from data_jobs.egoworld.cluster import remote_ledger
+    from data_jobs.runs.cluster import remote_ledger
 
     costs, out = folder / f"{kind}{turn}.jsonl", folder / f"out-{kind}{turn}"
     operator = {"backend": "benchmarks.egoworld_bounds:ReadEveryFrame", "params": {"costs": str(costs)}}
@@ -245,8 +245,8 @@ def clips_on_ray(folder: Path, kind: str, turn: int) -> list[dict[str, Any]]:
     table = build_manifest([folder / kind], job.plan.config.chosen_splitter()).clip_table
     chosen = table.take(np.linspace(0, len(table) - 1, SAMPLED).round().astype(int))
     job.run_folder.mkdir()
-    ledger = remote_ledger(str(job.run_folder / "ledger.sqlite"), f"{kind}{turn}")
-    results = [outcome.result for outcome in run_ray(job, chosen, ledger, ledger.begin("r", "ray", "{}"))]
+    ledger = remote_ledger(str(job.run_folder / "ledger.sqlite"), "egoworld", f"{kind}{turn}")
+    results = [outcome.result for outcome in run_ray(host_of(job), chosen, ledger, ledger.begin("r", "ray", "{}"))]
     if results != ["done"] * SAMPLED:
         raise SystemExit(f"clips failed: {results}")
     return [json.loads(line) for line in costs.read_text().splitlines()]

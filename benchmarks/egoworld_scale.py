@@ -27,10 +27,10 @@ from data_jobs.egoworld.__main__ import job_of, read_config
 from data_jobs.egoworld.listing import MANIFESTS, open_listing
 from data_jobs.egoworld.manifest import Manifest, clips_of
 from data_jobs.egoworld.manifest_files import write_manifest
-from data_jobs.egoworld.pipeline import blocks
 from data_jobs.egoworld.records import Video
 from data_jobs.egoworld.run import fill_ledger, left_to_do
 from data_jobs.egoworld.splitters import FixedStride
+from data_jobs.runs.engine import blocks
 from data_jobs.runs.ledger import Ledger
 from tests.e2e.egoworld import stub_config
 from tests.faults.videos import write_video

@@ -27,11 +27,9 @@ COMPOSITION_ROOT = {"robot/__main__.py": {"actors", "models"}}
 # Files outside serve/ and train_jobs/ that may know Ray.
 MAY_KNOW_RAY = {
     "actors/spawn.py",
-    "data_jobs/egoworld/cluster.py",
-    "data_jobs/egoworld/metrics.py",
-    "data_jobs/egoworld/pipeline.py",
     "data_jobs/runs/cluster.py",
     "data_jobs/runs/engine.py",
+    "data_jobs/runs/metered.py",
 }
 MAY_KNOW_TORCH = ("models", "actors", "train_jobs")
 

@@ -23,10 +23,10 @@ from data_jobs.egoworld.bare import SpeedOfLight, bare_seconds, sample
 from data_jobs.egoworld.config import EgoworldConfig
 from data_jobs.egoworld.letters import read_letters
 from data_jobs.egoworld.listing import Listing, make_listing, open_listing
-from data_jobs.egoworld.pipeline import run_local, run_ray
 from data_jobs.egoworld.plan import Plan, make_plan
 from data_jobs.egoworld.progress import Progress
-from data_jobs.egoworld.task import EgoworldJob
+from data_jobs.egoworld.task import EgoworldJob, host_of
+from data_jobs.runs.engine import run_local, run_ray
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import PUBLISH, Outcome
 from data_jobs.runs.keys import pretty_json
@@ -114,7 +114,7 @@ def work(
         if len(todo):
             engine: Callable[..., Iterator[Outcome]] = run_ray if request.engine == "ray" else run_local
             rates = partial(ledger.stage_rates, epoch)
-            follow(engine(request.job, todo, ledger, epoch), listing, len(todo), progress, rates)
+            follow(engine(host_of(request.job), todo, ledger, epoch), listing, len(todo), progress, rates)
         stages = ledger.stage_seconds(epoch)
         ledger.end(epoch, "finished")
         speed = measure_speed(request, todo, ledger, epoch, progress)
@@ -134,10 +134,10 @@ def open_ledger(request: RunRequest) -> Iterator[Any]:
         finally:
             ledger.close()
         return
-    from data_jobs.egoworld.cluster import ray_cluster, remote_ledger
+    from data_jobs.runs.cluster import ray_cluster, remote_ledger
 
     with ray_cluster():
-        yield remote_ledger(path, request.job.run_id)
+        yield remote_ledger(path, "egoworld", request.job.run_id)
 
 
 def fill_ledger(ledger: Any, listing: Listing, job: EgoworldJob) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from data_jobs.egoworld.plan import Plan, Stage
 from data_jobs.egoworld.records import Clip
 from data_jobs.egoworld.schemas import field_specs, schema_of
 from data_jobs.runs.committer import Committer
+from data_jobs.runs.engine import Host
 from data_jobs.runs.guard import PUBLISH, Row, StageCall
 from data_jobs.runs.keys import pretty_json
 from data_jobs.runs.outcome import DeadLetter, Failure
@@ -223,3 +225,11 @@ def _table_meta(stage: Stage, rows: int) -> dict[str, Any]:
         "weights_sha256": stage.weights,
         "params": stage.key_params,
     }
+
+
+def host_of(job: EgoworldJob) -> Host:
+    """What the engines need to know of the job."""
+    plan, config = job.plan, job.plan.config
+    memory_bytes = int(config.guard.memory_gib * 2**30)
+    build = partial(EgoworldTask, job)
+    return Host(job, build, plan.stage_names, plan.retry_policy(), memory_bytes, plan.preload(), config.workers())

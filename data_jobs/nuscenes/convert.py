@@ -9,7 +9,6 @@ benchmarks. The guard, the ledger, the store, the engines and the proof are thos
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -148,7 +147,7 @@ def open_ledger(job: ConvertJob, engine: Engine) -> Iterator[Any]:
     from data_jobs.runs.cluster import ray_cluster, remote_ledger
 
     with ray_cluster():
-        yield remote_ledger(path, f"nuscenes-ledger-{os.getpid()}")
+        yield remote_ledger(path, "nuscenes", job.output.name)
 
 
 def fill_ledger(ledger: Any, planned: pa.Table, done: set[str], letters: list[DeadLetter]) -> None:

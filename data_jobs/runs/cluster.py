@@ -1,21 +1,29 @@
-"""Ray for one run of any job: start or join a cluster, and host the ledger in it. Called by nuscenes/convert.py."""
+"""Ray for one run of any job: start or join a cluster, host the run's ledger in it.
+
+Called by egoworld/run.py and nuscenes/convert.py. With engine.py and metered.py the only files here to know Ray.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 
 from actors.spawn import Remote, spawn
 from data_jobs.runs.errors import RunError
-from data_jobs.runs.ledger import Ledger
+from data_jobs.runs.metered import MeteredLedger
 from data_jobs.runs.quiet import quiet_stderr
 
 # Rows are small references to units; data never enters the object store, so it needs next to nothing.
 OBJECT_STORE_BYTES = 256 * 2**20
+
+# When a driver is killed, Ray's own agents look for their dead head this long before they end. Head and agents are on
+# one machine here, so a connection that is gone for seconds is gone for good; Ray's default keeps them for a minute.
+GIVE_UP_HEAD_AFTER_S = 10
 
 
 @contextmanager
@@ -24,8 +32,8 @@ def ray_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray's own lines tell of blocks and actors, ours of units. Ray keeps its own in its session folder all the same.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     with quiet_stderr():
         _connect()
     try:
@@ -40,10 +48,12 @@ def _connect() -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
+            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(GIVE_UP_HEAD_AFTER_S))
             ray.init(
+                address="local",  # else Ray joins whatever cluster somebody started on this machine
                 num_cpus=len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks
                 object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
+                include_dashboard=True,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -51,6 +61,10 @@ def _connect() -> None:
         raise RunError(f"Ray did not start ({error}); try again, or use --engine local") from error
 
 
-def remote_ledger(path: str, name: str) -> Remote:
-    """The ledger of one run as a named actor."""
-    return spawn(Ledger, name, path)
+def remote_ledger(path: str, job: str, run_id: str) -> Remote:
+    """The ledger of a job's run as a named actor that shows metrics, fresh for this start. `path` is on this disk."""
+    # The path keeps apart runs of the same name in different folders, which may share a cluster.
+    name = f"{job}-ledger-{run_id}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    with suppress(ValueError):
+        Remote(name).kill()  # left by a driver that died on a cluster that lived on
+    return spawn(MeteredLedger, name, path, job, run_id, on_this_node=True)

@@ -1,22 +1,24 @@
 """Units through their stages: any job's guard hosted by Ray Data, or by a loop in this process.
 
 In: a Host (what the job brings), the table of units left to do, a ledger. Out: Outcomes, one per unit, as they come.
-Called by nuscenes/convert.py. The engines differ only in who hosts the guard, so they give equal bytes. Knows nothing
-of what a unit is.
+Called by egoworld/run.py and nuscenes/convert.py. The engines differ only in who hosts the guard, so they give equal
+bytes. Knows nothing of what a unit is.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from data_jobs.runs.guard import Executor, Guard, Job, LedgerPort, Outcome, RetryPolicy
-from data_jobs.runs.sandbox import InProcess, Sandbox
+from data_jobs.runs.ledger import Finish, Standing, UnitState
+from data_jobs.runs.outcome import Failure
+from data_jobs.runs.sandbox import InProcess, Sandbox, Task
 
 # Rows of one block are worked off by one actor in turn: enough to spread Ray's cost per task (some 10 ms) over many
 # units, few enough that the last block does not keep one worker busy alone.
@@ -29,7 +31,7 @@ class Host:
     """What a job brings to the engine. Picklable."""
 
     job: Job
-    build: Callable[[], Any]  # makes the sandbox.Task inside the worker's child process
+    build: Callable[[], Task]  # called inside the worker's child process
     stages: tuple[str, ...]  # ends with guard.PUBLISH
     retry: RetryPolicy
     memory_bytes: int  # a child that grows beyond is ended
@@ -38,15 +40,23 @@ class Host:
 
     def guard(self, ledger: LedgerPort, epoch: int, worker: str, isolated: bool) -> Guard:
         """A guard with its executor; `isolated` puts the task into a child process."""
-        build = self.build
-        executor: Executor = Sandbox(build, self.preload, self.memory_bytes) if isolated else InProcess(build)
+        executor: Executor = self.sandbox() if isolated else InProcess(self.build)
         return Guard(self.job, self.stages, executor, ledger, self.retry, epoch, worker)
+
+    def sandbox(self) -> Sandbox:
+        """The child process that runs the task."""
+        # Arrow's own pool and malloc's pools per thread keep what they once took: 10 min of hands then peak at 245
+        # MiB, with these at 221. Both are read when a process starts, so the child's environment must say it.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+        os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+        return Sandbox(self.build, self.preload, self.memory_bytes)
 
 
 def run_local(host: Host, todo: pa.Table, ledger: LedgerPort, epoch: int) -> Iterator[Outcome]:
     """One unit after the other in this process: breakpoints work, but a crash is yours."""
     guard = host.guard(ledger, epoch, "local", isolated=False)
     try:
+        guard.executor.start()
         for row in todo.to_pylist():
             yield guard.process(row)
     finally:
@@ -54,12 +64,16 @@ def run_local(host: Host, todo: pa.Table, ledger: LedgerPort, epoch: int) -> Ite
 
 
 def run_ray(host: Host, todo: pa.Table, ledger: Any, epoch: int) -> Iterator[Outcome]:
-    """Ray Data: units in blocks to a pool of actors. Needs ray.init done; the ledger is an actors.spawn.Remote."""
+    """Ray Data: units in blocks to a pool of actors that keep their models loaded.
+
+    Needs ray.init done; the ledger is an actors.spawn.Remote.
+    """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its lines tell of blocks, ours of units
     context = DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars = False  # ours shows units and causes, Ray's shows blocks
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
     context.raise_original_map_exception = True  # a RunError must arrive as itself
@@ -79,30 +93,76 @@ def run_ray(host: Host, todo: pa.Table, ledger: Any, epoch: int) -> Iterator[Out
 
 
 def blocks(todo: pa.Table, workers: int) -> list[pa.Table]:
-    """Slices of the table, in its order."""
+    """Slices of the table, in its order.
+
+    Each has dictionaries of its own: the table's would travel whole with every block, gigabytes for a million units of
+    thousands of files.
+    """
     rows = max(1, min(MAX_ROWS_PER_BLOCK, len(todo) // (workers * BLOCKS_PER_WORKER)))
-    return [todo.slice(start, rows).combine_chunks() for start in range(0, len(todo), rows)]
+    return [_own_dictionaries(todo.slice(start, rows)) for start in range(0, len(todo), rows)]
+
+
+def _own_dictionaries(rows: pa.Table) -> pa.Table:
+    """The same rows with dictionaries of only what occurs in them."""
+    columns = [
+        column.cast(column.type.value_type).combine_chunks().dictionary_encode()
+        if pa.types.is_dictionary(column.type)
+        else column.combine_chunks()
+        for column in rows.columns
+    ]
+    return pa.table(columns, names=rows.column_names)
 
 
 class UnitWorker:
     """The Ray Data actor: hosts one guard and, below it, one sandbox."""
 
     def __init__(self, host: Host, ledger: Any, epoch: int) -> None:
-        self.guard = host.guard(_Telling(ledger), epoch, f"pid {os.getpid()}", isolated=True)
+        self.ledger = Telling(ledger)
+        self.guard = host.guard(self.ledger, epoch, f"pid {os.getpid()}", isolated=True)
+        self.guard.executor.start()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Outcomes of a block of units."""
-        return pa.Table.from_pylist([asdict(self.guard.process(row)) for row in batch.to_pylist()])
+        outcomes = [asdict(self.guard.process(row)) for row in batch.to_pylist()]
+        self.ledger.flush()
+        return pa.Table.from_pylist(outcomes)
 
     def __del__(self) -> None:
         """End the sandbox with the actor."""
-        self.guard.executor.close()
+        if hasattr(self, "guard"):
+            self.guard.executor.close()
 
 
-class _Telling:
-    """The ledger as a worker sees it: only `start` waits for an answer."""
+class Telling:
+    """The ledger as a worker sees it: only `start` waits for an answer, and takes the successes before it along.
+
+    A success that dies with its worker is not lost: its files are published, and they are the truth. A failure is
+    told at once, so that a unit that brings its host down cannot hide it.
+    """
 
     def __init__(self, ledger: Any) -> None:
-        self.start = ledger.start
-        self.finish = partial(ledger.tell, "finish")
-        self.bury = partial(ledger.tell, "bury")
+        self._ledger = ledger
+        self._successes: list[Finish] = []
+
+    def start(self, *attempt: Any) -> Standing:
+        """As Ledger.start."""
+        successes, self._successes = self._successes, []
+        standing: Standing = self._ledger.start_after(successes, *attempt)
+        return standing
+
+    def finish(self, attempt_id: str, unit_id: str, failure: Failure | None, next_state: UnitState) -> None:
+        """As Ledger.finish."""
+        self._successes.append((attempt_id, unit_id, failure, next_state))
+        if failure is not None:
+            self.flush()
+
+    def bury(self, *letter: Any) -> None:
+        """As Ledger.bury."""
+        self.flush()
+        self._ledger.tell("bury", *letter)
+
+    def flush(self) -> None:
+        """Tell what is not told yet; at the end of a block nothing may be left."""
+        successes, self._successes = self._successes, []
+        for success in successes:
+            self._ledger.tell("finish", *success)

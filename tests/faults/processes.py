@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Role → words in the process's title. Ray sets the titles of its workers.
-TITLES = {"worker": "ClipWorker", "ledger": "ray::MeteredLedger", "raylet": "/raylet/raylet"}
+TITLES = {"worker": "UnitWorker", "ledger": "ray::MeteredLedger", "raylet": "/raylet/raylet"}
 FORKSERVER = "multiprocessing.forkserver"
 
 

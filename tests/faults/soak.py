@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from data_jobs.egoworld.pipeline import make_guard
+from data_jobs.runs.engine import Host
 from data_jobs.runs.guard import Guard
 from data_jobs.runs.store import STAGING, published_files
 from tests.e2e.egoworld import call, letters, published, start, stub_config, tree_hash
@@ -30,7 +30,7 @@ from tests.faults.videos import write_video
 ROLES = ("driver", "worker", "sandbox", "ledger", "raylet", "ledger_file")
 FRAMES_PER_CLIP = 10
 STALL_S = 180.0  # without a new clip, letter or end of the driver for this long, a run counts as hung
-LINGER_S = 60.0  # what a killed driver leaves behind must be gone by itself after this
+LINGER_S = 60.0  # what killed drivers left behind must be gone by itself this long after the last one
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Tally:
     letters_touched: int = (
         0  # dead letters of poisoned clips that tell of a killed sandbox: the tree then differs there
     )
-    lingered_s: list[float] = field(default_factory=list)  # until the processes of a dead driver were gone
+    lingered_s: float = 0.0  # after the end of the last driver, until the processes of all were gone
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Soak:
     clips: int
     dice: random.Random
     tally: Tally = field(default_factory=Tally)
+    families: list[Family] = field(default_factory=list)
 
     @property
     def output(self) -> Path:
@@ -77,7 +78,17 @@ class Soak:
         while True:
             code, text = self.drive(plan)
             if code == 0 and not plan:
+                self.await_the_dead()
                 return text
+
+    def await_the_dead(self) -> None:
+        """Whatever was killed, its descendants must end by themselves. The next driver does not wait for them."""
+        ended = time.monotonic()
+        left = [member for family in self.families for member in family.survivors(LINGER_S + ended - time.monotonic())]
+        self.tally.lingered_s = time.monotonic() - ended
+        for member in left:
+            member.kill()
+        assert not left, f"outlived their driver by {LINGER_S} s: {[member.title().strip() for member in left]}"
 
     def drive(self, plan: list[tuple[int, str]]) -> tuple[int, str]:
         """Start a driver and carry out kills until it ends."""
@@ -85,6 +96,7 @@ class Soak:
         process = start("run", *command, "--engine", "ray")
         self.tally.starts += 1
         family, last = Family(process.pid), (self.settled(), time.monotonic())
+        self.families.append(family)
         while process.poll() is None:
             family.look()
             if (now := self.settled()) != last[0]:
@@ -96,12 +108,6 @@ class Soak:
                 if self.kill(family, plan[0][1]):
                     plan.pop(0)
             time.sleep(0.02)
-        dead = time.monotonic()
-        left = family.survivors(LINGER_S)
-        self.tally.lingered_s.append(time.monotonic() - dead)
-        for member in left:
-            member.kill()
-        assert not left, f"outlived their driver by {LINGER_S} s: {[member.title() for member in left]}"
         return process.returncode, process.communicate()[0]
 
     def kill(self, family: Family, role: str) -> bool:
@@ -110,8 +116,6 @@ class Soak:
         if not victims or not self.dice.choice(victims).kill():
             return False
         if role == "ledger_file":
-            left = family.survivors(LINGER_S)
-            assert not left, f"outlived their driver: {[member.title() for member in left]}"
             for path in self.run.glob("ledger.sqlite*"):
                 path.unlink()
         with suppress(FileNotFoundError):
@@ -128,10 +132,12 @@ def make_config(folder: Path, share: float) -> tuple[Path, Params]:
 def reference(folder: Path, videos: Path, config: Path) -> tuple[str, Path]:
     """Tree hash and run folder of an undisturbed run by the local engine, its operators in a sandbox as poison asks."""
 
-    def isolated_guard(*arguments: Any, isolated: bool) -> Guard:
-        return make_guard(*arguments, isolated=True)
+    guard = Host.guard
 
-    apart = patch("data_jobs.egoworld.pipeline.make_guard", isolated_guard)
+    def isolated_guard(host: Host, *arguments: Any, isolated: bool) -> Guard:
+        return guard(host, *arguments, isolated=True)
+
+    apart = patch.object(Host, "guard", isolated_guard)
     command = ("--input", videos, "--config", config, "--output", folder / "reference", "--run-id", "r")
     with apart:
         code, text = call("run", *command, "--engine", "local")
@@ -214,7 +220,7 @@ def main() -> None:
         f", but for {tally.letters_touched} letters that tell of a killed child" if tally.letters_touched else ""
     )
     console.print(f"kills: {dict(tally.kills)}; while something was being published: {tally.mid_publication}")
-    console.print(f"processes of a dead driver were gone after at most {max(tally.lingered_s):.1f} s")
+    console.print(f"processes of dead drivers were gone {tally.lingered_s:.1f} s after the last end")
     console.print(f"{time.monotonic() - started:.0f} s, seed {arguments.seed}")
 
 

@@ -1,9 +1,9 @@
-"""How clips are cut into blocks, and what a worker tells the ledger when."""
+"""How units are cut into blocks, and what a worker tells the ledger when."""
 
 import pyarrow as pa
 import pytest
 
-from data_jobs.egoworld.pipeline import _Telling, blocks
+from data_jobs.runs.engine import Telling, blocks
 from data_jobs.runs.ledger import Ledger
 from data_jobs.runs.outcome import Failure
 
@@ -35,7 +35,7 @@ class Messages:
 
 def test_two_stages_take_two_messages_and_one_at_the_end_of_the_block(ledger):
     messages = Messages(ledger)
-    told = _Telling(messages)
+    told = Telling(messages)
     told.start("1", "a", "hands", 1, "w")
     told.finish("1", "a", None, "Writing")
     told.start("2", "a", "publish", 1, "w")
@@ -52,7 +52,7 @@ def test_two_stages_take_two_messages_and_one_at_the_end_of_the_block(ledger):
 
 def test_a_failure_is_told_at_once_and_in_order(ledger):
     messages = Messages(ledger)
-    told = _Telling(messages)
+    told = Telling(messages)
     told.start("1", "a", "hands", 1, "w")
     told.finish("1", "a", None, "Done")
     told.start("2", "b", "hands", 1, "w")

@@ -8,16 +8,16 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from data_jobs.egoworld.cluster import remote_ledger
 from data_jobs.egoworld.config import EgoworldConfig
 from data_jobs.egoworld.manifest import build_manifest
-from data_jobs.egoworld.metrics import PREFIX
-from data_jobs.egoworld.pipeline import run_ray
 from data_jobs.egoworld.plan import make_plan
-from data_jobs.egoworld.task import EgoworldJob
+from data_jobs.egoworld.task import EgoworldJob, host_of
+from data_jobs.runs.cluster import remote_ledger
+from data_jobs.runs.engine import run_ray
 from data_jobs.runs.metrics import METRICS
 from tests.faults.videos import write_video
 
+PREFIX = "egoworld_"
 PATIENCE_S = 60
 
 
@@ -91,10 +91,10 @@ def test_a_scrape_sees_names_and_values(cluster, tmp_path):
     job.store.prepare()
     clips = build_manifest([tmp_path / "videos"], job.plan.config.chosen_splitter()).clip_table
     job.run_folder.mkdir()
-    ledger = remote_ledger(str(job.run_folder / "ledger.sqlite"), job.run_id)
+    ledger = remote_ledger(str(job.run_folder / "ledger.sqlite"), "egoworld", job.run_id)
     epoch = ledger.begin(job.run_id, "ray", "{}")
     ledger.register([(row["clip_id"], row["video_id"], 5) for row in clips.to_pylist()], "Pending")
-    results = [outcome.result for outcome in run_ray(job, clips, ledger, epoch)]
+    results = [outcome.result for outcome in run_ray(host_of(job), clips, ledger, epoch)]
     ledger.end(epoch, "finished")
     ledger.show_speed(0.75)
     done, dead, causes = results.count("done"), results.count("dead"), ledger.dead_by_cause()

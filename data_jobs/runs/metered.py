@@ -1,4 +1,4 @@
-"""The ledger of a Ray run, metered: every call also moves what Prometheus sees (names in runs/metrics.py).
+"""The ledger of a Ray run, metered: every call also moves what Prometheus sees (names in metrics.py).
 
 Started by cluster.py as the run's one ledger actor, which knows every state; workers need no metrics of their own.
 Counts are read from the ledger's tables, so they are right again after the actor or the driver was killed.
@@ -15,8 +15,6 @@ from data_jobs.runs.ledger import Ledger, Standing, UnitState
 from data_jobs.runs.metrics import METRICS, STAGE_SECONDS_BOUNDS, FrameRate, Metric, queue_depth
 from data_jobs.runs.outcome import Cause, Failure
 
-PREFIX = "egoworld_"
-
 # Prometheus looks every few seconds. Counting a million clips takes tens of milliseconds: as a share of the ledger's
 # time it must stay small, however many there are.
 REFRESH_EVERY_S = 1.0
@@ -24,11 +22,14 @@ LARGEST_SHARE = 0.02
 
 
 class MeteredLedger(Ledger):
-    """A Ledger that shows its counts. One per run, inside a Ray worker process."""
+    """A Ledger that shows its counts. One per run, inside a Ray worker process.
 
-    def __init__(self, path: str, run_id: str) -> None:
+    `job` is the first word of every metric's name: egoworld, nuscenes.
+    """
+
+    def __init__(self, path: str, job: str, run_id: str) -> None:
         super().__init__(path)
-        self._metrics = {metric.name: _made(metric, run_id) for metric in METRICS}
+        self._metrics = {metric.name: _made(metric, job, run_id) for metric in METRICS}
         self._rate = FrameRate()
         self._running: dict[str, tuple[str, float]] = {}  # attempt → stage, start in seconds
         self._next_refresh_s = 0.0
@@ -79,9 +80,9 @@ class MeteredLedger(Ledger):
             self.refresh()
 
 
-def _made(metric: Metric, run_id: str) -> Any:
+def _made(metric: Metric, job: str, run_id: str) -> Any:
     """The Ray metric; Ray puts its own `ray_` before the name."""
-    name, tags = PREFIX + metric.name, ("run_id", *metric.tags)
+    name, tags = f"{job}_{metric.name}", ("run_id", *metric.tags)
     if metric.kind == "histogram":
         made: Any = Histogram(name, metric.meaning, boundaries=list(STAGE_SECONDS_BOUNDS), tag_keys=tags)
     else:
