@@ -85,7 +85,9 @@ def run_ray(host: Host, todo: pa.Table, ledger: Any, epoch: int) -> Iterator[Out
         fn_constructor_args=(host, ledger, epoch),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        # A pool that may shrink: when a node dies, the actor that no longer has a place gets that of an idle one, and
+        # with it the blocks it holds. In a pool of fixed size it would wait for ever.
+        compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
     )
     for row in outcomes.iter_rows():
