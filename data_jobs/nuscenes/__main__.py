@@ -184,7 +184,8 @@ def synthesize(
 def print_stats(stats: dict[str, Any]) -> None:
     """Sums per split."""
     names = ("scenes", "frames", "boxes", "void_boxes", "camera_tracks", "keyframe_share_of_frames")
-    table = Table("split", *names, box=None)
+    titles = (name.replace("keyframe_share_of_frames", "keyframes").replace("_", " ") for name in names)
+    table = Table("split", *titles, box=None)
     for split, total in stats["splits"].items():
         table.add_row(split, *(str(total[name]) for name in names))
     out.print(table)

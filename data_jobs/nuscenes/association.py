@@ -7,9 +7,11 @@ and the parity test. Knows nothing of cameras, files or how motion is predicted.
 The life of a track is ByteTrack's (Zhang et al. 2022), with the details of the TrackSSM code that its numbers
 come
 from: first match confident detections to tracked and lost tracks, then weak ones to what is still tracked; a
-    newborn needs a second match; a lost track that drifts onto a tracked one is merged into the older. Added:
-    a detection can only
-join a track of its own class, and a lost track is kept for a time, whatever the frame rate.
+newborn needs a second match; a lost track that drifts onto a tracked one is merged into the older. Added: a
+detection can only join a track of its own class, and time counts, not frames: a lost track is kept for
+seconds, and before boxes are compared both grow by a share of their size for every second since the track was
+seen, because a prediction over half a second is worse than one over a twelfth. Newborns are predicted too:
+what the camera's turn does to a box needs no velocity.
 
 The `trackers` package (2.6.1) has the same two stages, but one motion state per object and call, no class
 gate and no place for an ego rotation between frames; a learned motion model needs all objects of a frame in
@@ -18,7 +20,7 @@ one batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,7 +55,7 @@ class Motion(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """When a detection counts, and how far apart a match may be. Costs are 1 − IoU."""
+    """When a detection counts, and how far apart a match may be. Costs are 1 − IoU of the grown boxes."""
 
     high: float = 0.6  # scores above are confident
     low: float = 0.1  # scores between low and high only keep tracks alive
@@ -63,12 +65,17 @@ class Thresholds:
     newborn_cost: float = 0.7
     duplicate_cost: float = 0.15
     max_lost_s: float = 1.0
+    # Growth on each side, as a share of the box's size √(w·h) per second since the track was last seen; a
+    # newborn's velocity is not known yet. 0 compares the boxes as they are, at any frame rate.
+    drift_per_s: float = 0.0
+    newborn_drift_per_s: float = 0.0
 
 
 # Chosen with motion.TUNED on the held-out split of the synthetic suite (benchmarks/nuscenes_tuning.py).
 TUNED_THRESHOLDS = Thresholds(
-    high=0.34, birth=0.39, first_cost=0.92, second_cost=0.70, newborn_cost=0.92, max_lost_s=2.0
-)
+    high=0.34, birth=0.39, first_cost=0.97, second_cost=0.70, newborn_cost=0.92, max_lost_s=2.0,
+    drift_per_s=2.5, newborn_drift_per_s=6.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +122,19 @@ class Tracker:
         weak = np.flatnonzero((score > limits.low) & (score < limits.high))
         newborn = [track for track in self.tracked if not track.confirmed]
         known = [track for track in self.tracked if track.confirmed] + self.lost
-        self._predict(known, step)
-        pairs, alone, left = self._match(known, detections, confident, limits.first_cost)
+        self._predict(known + newborn, step)
+        late = self._margins(known, time_s, limits.drift_per_s)
+        pairs, alone, left = self._match(known, late, detections, confident, limits.first_cost)
         back = [track for track, _ in pairs if track.life != "tracked"]
         found = [track for track in self._take(pairs, detections, time_s) if track not in back]
         still = [track for track in alone if track.life == "tracked"]
-        pairs, fading, _ = self._match(still, detections, weak, limits.second_cost)
+        late = self._margins(still, time_s, limits.drift_per_s)
+        pairs, fading, _ = self._match(still, late, detections, weak, limits.second_cost)
         found += self._take(pairs, detections, time_s)
         for track in fading:
             track.life = "lost"
-        pairs, stillborn, left = self._match(newborn, detections, left, limits.newborn_cost)
+        late = self._margins(newborn, time_s, limits.newborn_drift_per_s)
+        pairs, stillborn, left = self._match(newborn, late, detections, left, limits.newborn_cost)
         found += self._take(pairs, detections, time_s)
         for track in stillborn:
             track.life = "removed"
@@ -138,13 +148,19 @@ class Tracker:
             for track, box in zip(tracks, boxes, strict=True):
                 track.box = box
 
+    def _margins(self, tracks: Sequence[Track], time_s: float, drift_per_s: float) -> FloatArray:
+        """How many pixels (N,) each track's boxes grow on every side, for the time since it was seen."""
+        # A motion model may shrink a box through zero: such a box has no size to grow by.
+        area = np.array([max(track.box[2], 0.0) * max(track.box[3], 0.0) for track in tracks])
+        return drift_per_s * np.sqrt(area) * np.array([time_s - track.seen_s for track in tracks])
+
     def _match(
-        self, tracks: Sequence[Track], detections: Detections, rows: IntArray, limit: float
+        self, tracks: Sequence[Track], margins: FloatArray, detections: Detections, rows: IntArray, limit: float
     ) -> tuple[list[tuple[Track, int]], list[Track], IntArray]:
         """(track, detection row) pairs, tracks without a match, rows without a match."""
         if not tracks or not len(rows):
             return [], list(tracks), rows
-        cost = 1 - overlap(_corners(tracks), xyxy(detections.xywh_px[rows]))
+        cost = 1 - overlap(_corners(tracks), xyxy(detections.xywh_px[rows]), margins)
         cost[np.array([t.class_id for t in tracks])[:, None] != detections.class_id[rows][None]] = np.inf
         first, second = cheapest(cost, limit)
         pairs = [(tracks[a], int(rows[b])) for a, b in zip(first, second, strict=True)]
@@ -201,15 +217,14 @@ class Tracker:
         self.lost = [track for track in self.lost if id(track) not in drop]
 
 
-Overlap = Callable[[FloatArray, FloatArray], FloatArray]
-
-
-def overlap(first: FloatArray, second: FloatArray) -> FloatArray:
-    """IoU (N, M) of xyxy boxes (N, 4) and (M, 4)."""
+def overlap(first: FloatArray, second: FloatArray, margins: FloatArray | float = 0.0) -> FloatArray:
+    """IoU (N, M) of xyxy boxes (N, 4) and (M, 4); `margins` (N,) ≥ 0 grow both boxes of a pair on every side."""
+    grown = 2 * np.broadcast_to(margins, len(first))[:, None, None]
     low = np.maximum(first[:, None, :2], second[None, :, :2])
-    inter = np.clip(np.minimum(first[:, None, 2:], second[None, :, 2:]) - low, 0, None).prod(axis=2)
-    area, other = (first[:, 2:] - first[:, :2]).prod(axis=1), (second[:, 2:] - second[:, :2]).prod(axis=1)
-    union = area[:, None] + other[None] - inter
+    inter = np.clip(np.minimum(first[:, None, 2:], second[None, :, 2:]) - low + grown, 0, None).prod(axis=2)
+    area = ((first[:, 2:] - first[:, :2])[:, None] + grown).prod(axis=2)
+    other = ((second[:, 2:] - second[:, :2])[None] + grown).prod(axis=2)
+    union = area + other - inter
     return np.where(union > 0, inter / np.where(union > 0, union, 1.0), 0.0)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_jobs.nuscenes import association
+from data_jobs.nuscenes import association, motion
 from data_jobs.nuscenes.association import Detections, Step, Thresholds, Tracker
 
 STILL = Step(1.0, np.eye(3), (1920.0, 1080.0))
@@ -79,6 +79,35 @@ def test_lost_tracks_are_kept_for_a_time_not_for_frames(dt_s):
     assert list(back[-1]) == [1]
     late = run(Tracker(LastChange((1000, 1000))), [[box], [box], *[[]] * (gap + 5), [box], [box]], dt_s)
     assert list(late[-1]) == [2]
+
+
+@pytest.mark.parametrize(("dt_s", "ids"), [(0.5, [1]), (1 / 12, [])])
+def test_a_jump_that_half_a_second_explains_is_followed_and_one_in_a_twelfth_is_not(dt_s, ids):
+    frames = [[], [(100, 100, 50, 50, 0)], [(155, 100, 50, 50, 0)]]  # born in the second frame, then apart
+    tracker = Tracker(LastChange((1000, 1000)), Thresholds(drift_per_s=1.0, newborn_drift_per_s=2.0))
+    assert list(run(tracker, frames, dt_s)[-1]) == ids
+    assert not run(Tracker(LastChange((1000, 1000))), frames, dt_s)[-1]  # the boxes as they are do not overlap
+
+
+def test_a_newborn_is_turned_with_the_camera():
+    shift = np.array([[1.0, 0, 200], [0, 1, 0], [0, 0, 1]])
+    tracker = Tracker(motion.BoxKalman(motion.TUNED, ego=True))
+    for k, left in enumerate((None, 100.0, 300.0)):
+        box = np.zeros((0, 4)) if left is None else np.array([[left, 100, 50, 50]])
+        found = tracker.step(
+            Detections(box, np.full(len(box), 0.9), np.zeros(len(box), int)), 0.5 * k, Step(0.5, shift, (1e3, 1e3))
+        )
+    assert [t.id for t in found] == [1]
+
+
+def test_overlap_of_grown_boxes_is_that_of_boxes_grown_beforehand():
+    rng = np.random.default_rng(0)
+    first, second = (np.sort(rng.uniform(0, 100, (n, 2, 2)), axis=1).reshape(n, 4) for n in (5, 7))
+    margins = rng.uniform(0, 20, 5)
+    for k, m in enumerate(margins):
+        wide = np.array([-m, -m, m, m])
+        want = association.overlap(first[k : k + 1] + wide, second + wide)[0]
+        np.testing.assert_allclose(association.overlap(first, second, margins)[k], want, atol=1e-12)
 
 
 def test_cheapest_does_not_trade_a_near_match_for_two_far_ones():

@@ -8,10 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from data_jobs.nuscenes.check_pictures import PAPER, camera_picture
 from data_jobs.nuscenes.convert import convert
 from data_jobs.nuscenes.mot_files import read_mot
 from data_jobs.nuscenes.schema import CAMERAS
@@ -190,3 +193,20 @@ def test_a_killed_conversion_resumes_to_the_same_bytes(database, converted, tmp_
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "planned 2 = done 2 + dead 0" in done.stdout
     assert files_of(tmp_path / "out") == files_of(converted)
+
+
+def test_check_draws_on_the_image_where_it_exists_and_counts_those_that_do_not(converted, tmp_path):
+    frames = pq.ParquetFile(converted / "joint/split=train/scene=scene-0001/frames.parquet").read()
+    labels = pq.ParquetFile(converted / "joint/split=train/scene=scene-0001/labels.parquet").read()
+    front = frames.filter(pc.equal(frames["camera"], CAMERAS.index("CAM_FRONT"))).to_pylist()
+    first, second = front[len(front) // 2 : len(front) // 2 + 2]
+    (tmp_path / first["filename"]).parent.mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / first["filename"]), np.full((900, 1600, 3), (0, 200, 0), np.uint8))
+    for frame, exists, ground in ((first, True, (0, 200, 0)), (second, False, PAPER)):
+        mine = pc.and_(pc.equal(labels["camera"], frame["camera"]), pc.equal(labels["frame"], frame["frame"]))
+        bare, _ = camera_picture(frame, labels.filter(mine).slice(0, 0), tmp_path)
+        drawn, found = camera_picture(frame, labels.filter(mine), tmp_path)
+        assert found is exists
+        empty, boxed = (cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in (bare, drawn))
+        np.testing.assert_allclose(np.median(empty, axis=(0, 1)), ground, atol=4)
+        assert (np.abs(empty.astype(int) - boxed).max(axis=2) > 60).sum() > 50
