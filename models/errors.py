@@ -36,3 +36,15 @@ class SourceFailed(ModelError):
 
 class UnexpectedModel(ModelError):
     """A weight file loads, but its tensors are not the ones that its reader was written for."""
+
+
+class UnknownRobot(ModelError):
+    """A robot name that no table here lists."""
+
+
+class RobotFileInvalid(ModelError):
+    """A robot description does not hold what its reader needs; the message names file, joint and field."""
+
+
+class WrongHand(ModelError):
+    """A left hand was given to a right robot hand, or the other way round."""
