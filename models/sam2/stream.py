@@ -105,8 +105,8 @@ class StreamingSam2:
             out = network.forward_image(square)
             _, features, positions, sizes = network._prepare_backbone_features(out)
         # Autocast leaves sums in float32; what is kept and attended to is in the network's own precision.
-        kept = [[each.to(dtype) for each in maps] for maps in (features, positions)]
-        return Seen(*kept, sizes, *image.shape[:2])
+        features, positions = ([each.to(dtype) for each in maps] for maps in (features, positions))
+        return Seen(features, positions, sizes, image.shape[0], image.shape[1])
 
     @torch.inference_mode()
     def see(self, image: np.ndarray | Seen) -> Seen:
