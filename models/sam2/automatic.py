@@ -73,10 +73,7 @@ class Sam2Points:
                 fine = act_2(grow_2(middle) + self._fine)
                 kinds = wanted_N3[prompt].nonzero()[:, 0].tolist()
                 mixes = torch.stack(
-                    [
-                        decoder.output_hypernetworks_mlps[kind + 1](rated.mask_tokens_B3C[prompt, kind])
-                        for kind in kinds
-                    ]
+                    [decoder.output_hypernetworks_mlps[kind + 1](rated.mask_tokens_B3C[prompt, kind]) for kind in kinds]
                 )
                 drawn.append((mixes @ fine[0].flatten(1)).reshape(len(kinds), *fine.shape[2:]).float())
         return torch.cat(drawn)
