@@ -1,55 +1,29 @@
 """The command line: manifest, run, status, verify, retry, rebuild, report. `python -m data_jobs.egoworld --help`.
 
-Exit codes: 0 everything is accounted for; 1 refused or failed, one sentence on standard error; 2 wrong usage;
-3 the proof does not hold; 4 everything is accounted for, but nothing could be done (all inputs are dead letters).
+Exit codes: see data_jobs/runs/command.py.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
 from datetime import datetime
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from data_jobs.runs.command import NOT_ACCOUNTED, NOTHING_DONE, err, out, plainly
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.places import Where, open_run, where_of
 
-NOT_ACCOUNTED, NOTHING_DONE = 3, 4
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-out = Console()
-err = Console(stderr=True)
 
 Inputs = Annotated[list[Path] | None, typer.Option("--input", help="folder of videos, or video files; repeatable")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML or JSON; every key is checked")]
 RunFolder = Annotated[str, typer.Option("--run", help="OUTPUT/run_id=ID, a folder or s3:// URL")]
 EngineName = Annotated[str, typer.Option("--engine", help="ray (actors, isolated) or local (this process)")]
-
-
-def plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a person can mend into one sentence and exit code 1; let real bugs show their traceback."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        from models.errors import ModelError
-
-        try:
-            command(*args, **kwargs)
-        except (RunError, ModelError) as error:
-            err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            err.print("interrupted: run the same command again to resume", markup=False)
-            raise typer.Exit(130) from None
-
-    return wrapped
 
 
 @app.command()

@@ -88,13 +88,22 @@ def make_plan(config: EgoworldConfig, weight_sha256: Callable[[str], str]) -> tu
         for upstream in operator_class(key, wanted[key].backend).spec.upstream:
             wanted.setdefault(upstream, getattr(config.operators, upstream))
     notices: list[str] = []
-    stages = [_stage(key, wanted[key], weight_sha256, notices) for key in config.operators.by_key() if key in wanted]
+    ordered = {key: wanted[key] for key in config.operators.by_key() if key in wanted}
+    # Every word of the config is checked before any file is: a typing error must not wait for a download.
+    params = {key: _params(key, operator) for key, operator in ordered.items()}
+    stages = [_stage(key, operator, params[key], weight_sha256, notices) for key, operator in ordered.items()]
     return Plan(tuple(stages), config), notices
 
 
-def _stage(key: str, operator: OperatorConfig, weight_sha256: Callable[[str], str], notices: list[str]) -> Stage:
+def _params(key: str, operator: OperatorConfig) -> Any:
     cls = operator_class(key, operator.backend)
-    params = parse(cls.Params, operator.params, f"operators.{key}.params (backend {cls.spec.backend})")
+    return parse(cls.Params, operator.params, f"operators.{key}.params (backend {cls.spec.backend})")
+
+
+def _stage(
+    key: str, operator: OperatorConfig, params: Any, weight_sha256: Callable[[str], str], notices: list[str]
+) -> Stage:
+    cls = operator_class(key, operator.backend)
     values = params.model_dump(mode="json", exclude_none=True)
     unused = sorted(name for name in cls.FOREIGN if _drop(values, name.split(".")))
     if unused:

@@ -1,7 +1,6 @@
 """The command line: convert, check, track, evaluate, synthesize. `python -m data_jobs.nuscenes --help`.
 
-Exit codes: 0 everything is accounted for; 1 refused or failed, one sentence on standard error; 2 wrong usage;
-3 the proof does not hold; 4 everything is accounted for, but nothing could be done.
+Exit codes: see data_jobs/runs/command.py.
 """
 
 from __future__ import annotations
@@ -9,22 +8,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from data_jobs.runs.errors import InputError, RunError
-
-NOT_ACCOUNTED, NOTHING_DONE = 3, 4
+from data_jobs.runs.command import NOT_ACCOUNTED, NOTHING_DONE, err, out, plainly
+from data_jobs.runs.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-out = Console()
-err = Console(stderr=True)
 
 DEFAULT_CACHE = Path("~/.cache/reafference/nuscenes")
 
@@ -32,23 +25,6 @@ CacheFolder = Annotated[Path, typer.Option("--cache", help="where the typed tabl
 Version = Annotated[str, typer.Option("--version", help="folder of the tables, e.g. v1.0-trainval")]
 Converted = Annotated[Path, typer.Option("--gt", help="output folder of `convert`")]
 OneSplit = Annotated[str | None, typer.Option("--split", help="this split only; default all that were converted")]
-
-
-def plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a person can mend into one sentence and exit code 1; let real bugs show their traceback."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (RunError, InputError) as error:
-            err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            err.print("interrupted: run the same command again to resume", markup=False)
-            raise typer.Exit(130) from None
-
-    return wrapped
 
 
 def choice(value: str, choices: tuple[str, ...], option: str) -> Any:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -202,20 +202,18 @@ def _serve(build: Callable[[], Task], pipe: Connection) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     task = build()
-    try:
-        _load(task)
-    except RunError as error:
-        pipe.send(error)
-        return
-    pipe.send("ready")
-    while True:
+    with suppress(EOFError, OSError):  # the parent hung up: nobody is left to tell
         try:
-            request = pipe.recv()
-        except (EOFError, OSError):
-            break
-        try:
-            answer = _attempt(task, request)
+            _load(task)
         except RunError as error:
-            answer = error
-        pipe.send(answer)
+            pipe.send(error)
+            return
+        pipe.send("ready")
+        while True:
+            request = pipe.recv()
+            try:
+                answer = _attempt(task, request)
+            except RunError as error:
+                answer = error
+            pipe.send(answer)
     task.close()
