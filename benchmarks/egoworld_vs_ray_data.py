@@ -176,6 +176,8 @@ def drive(kind: str, place: Place, params: dict[str, Any], kills_at: list[int], 
                 moments.pop(0)
                 killed += 1
                 end(driver)
+        if driver.returncode > 0 and "raylet failed to startup" in (place.folder / "log.txt").read_text()[-4000:]:
+            continue  # Ray did not start on a machine that was too busy: nobody's fault
         if driver.returncode >= 0 or not kills_at:
             return driver.returncode == 0, killed
 
@@ -220,7 +222,10 @@ def compare_kills(clips: int, kills: int, patience_s: float) -> None:
             place = make_place(Path(wild), clips)
             ended, _ = drive(kind, place, {}, moments, patience_s)
             cells = judge(kind, place)
+            last = (place.folder / "log.txt").read_text().strip().splitlines()[-1:]
         OUT.print(f"| {PEERS.get(kind, kind)} | {'yes' if ended else 'no'} | {cells} | {seconds:.0f} s |")
+        if not ended:
+            OUT.print(f"<!-- {last} -->")
 
 
 def compare_poison(clips: int, patience_s: float) -> None:
