@@ -20,6 +20,7 @@ TRANSITIONS: Mapping[tuple[Phase, Reason], Phase] = {
     (V, Reason.CONFIRMED): T,
     (V, Reason.REFUTED): A,
     (V, Reason.MASK_EMPTY): A,
+    (V, Reason.PRESENCE_LOW): A,
     (V, Reason.BUDGET_SPENT): A,
     (T, Reason.PRESENCE_LOW): S,
     (T, Reason.AREA_JUMP): S,

@@ -17,7 +17,7 @@ LONGEST_PX = 640
 # A point that does not come back to within this of where it started is on nothing that can be followed.
 ROUND_TRIP_PX = 1.0
 WINDOW_PX = (21, 21)
-PYRAMID_LEVELS = 3
+PYRAMID_LEVELS = 4  # reaches about 160 px of the measured picture
 LEAST_POINTS = 4
 RANSAC_PX = 2.0
 

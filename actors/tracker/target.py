@@ -113,7 +113,7 @@ class Target:
         return None
 
     def _verify(self, now: Followed, fault: Reason | None, compare: Callable[[np.ndarray], float | None]) -> None:
-        if fault is Reason.MASK_EMPTY:
+        if fault in (Reason.MASK_EMPTY, Reason.PRESENCE_LOW):
             self._fire(fault)
         elif self.machine.frames > self.patience.verify_budget:
             self._fire(Reason.BUDGET_SPENT)
