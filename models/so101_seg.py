@@ -10,6 +10,9 @@ Lightning `best.ckpt` loads strictly. No weights are downloaded here, and no pic
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.errors import UnexpectedModel
 from models.layout import require_same_layout
@@ -52,15 +56,19 @@ class So101Seg(nn.Module):
 
     def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised RGB to (B, K, H, W) logits at the same size."""
+        # The 1×1 head commutes with the interpolation (both are linear, and its weights of every output pixel sum to
+        # one), so six planes are enlarged instead of 64: a tenth of the memory traffic for the same logits.
+        coarse = self.coarse(image_BCHW)
+        return F.interpolate(coarse, size=image_BCHW.shape[-2:], mode="bilinear", align_corners=False)
+
+    def coarse(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) normalised RGB to (B, K, H/4, W/4) logits, before they are enlarged."""
         laterals = [conv(f) for conv, f in zip(self.lateral_convs, self.backbone(image_BCHW), strict=True)]
         merged = laterals[-1]
         for lateral in laterals[-2::-1]:
             size = lateral.shape[-2:]
             merged = lateral + F.interpolate(merged, size=size, mode="bilinear", align_corners=False)
-        # The 1×1 head commutes with the interpolation (both are linear, and its weights of every output pixel sum to
-        # one), so six planes are enlarged instead of 64: a tenth of the memory traffic for the same logits.
-        logits = self.seg_head(self.output_convs[0](merged))
-        return F.interpolate(logits, size=image_BCHW.shape[-2:], mode="bilinear", align_corners=False)
+        return self.seg_head(self.output_convs[0](merged))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +90,30 @@ def normalise(rgb_BCHW: torch.Tensor) -> torch.Tensor:
     return (rgb_BCHW.float() / 255.0 - mean) / std
 
 
+def for_inference(network: So101Seg) -> So101Seg:
+    """A copy with every batch norm folded into its convolution, in the memory order that CPUs and GPUs are quickest in.
+
+    The same function up to rounding (4e-5 on logits of ±19); cannot be trained or saved.
+    """
+    copy = deepcopy(network).eval()
+    for parent in list(copy.modules()):
+        children = list(parent.named_children())
+        for (name, first), (next_name, second) in itertools.pairwise(children):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(first, second))
+                setattr(parent, next_name, nn.Identity())
+    return copy.to(memory_format=torch.channels_last)
+
+
 def load_checkpoint(path: Path) -> SegCheckpoint:
     """Read a Lightning checkpoint on the CPU, strictly. Raises UnexpectedModel naming what differs, or OSError."""
     data = path.read_bytes()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UnexpectedModel(f"{path} is not a checkpoint that loads without running code: {error}") from error
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own text is a page, and advises to run the code
+        reason = f"it asks for {asked[1]}" if asked else str(error).split("\n")[0][:200]
+        raise UnexpectedModel(f"{path} is not a checkpoint that loads without running code: {reason}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise UnexpectedModel(f"{path} is not a Lightning checkpoint: it has {found}, expected a `state_dict`")

@@ -1,8 +1,8 @@
 """Command line of the control loop: `python -m robot --robot sim|so101|replay`.
 
 In: options. Out: a run with a live panel, a recording when asked for, an exit code (0 fine, 1 replay differed,
-2 refused). The one file of this folder that may import `actors` and `models`: it is the composition root, where
-networks from outside meet the loop (networks.py).
+2 refused, 3 ran but not recorded). The one file of this folder that may import `actors` and `models`: it is the
+composition root, where networks from outside meet the loop (networks.py).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from robot import faults
 from robot.arm import Arm
 from robot.client import RemotePolicy
 from robot.contract import PolicyContract, load_contract
-from robot.errors import RobotError
+from robot.errors import RecordingLost, RobotError
 from robot.loop import LoopReport, Sink
 from robot.networks import NetworkPerception, NetworkPolicy
 from robot.panel import TerminalPanel
 from robot.policies import Policy, ScriptedPick, StandStill
 from robot.priority import prefer_this_thread
 from robot.rate import Clock, MonotonicClock, VirtualClock
-from robot.recorder import Recorder
+from robot.recorder import Recorder, require_new
 from robot.replay import load_episode, verify
 from robot.robots import Robot
 from robot.safety import DeadMan
@@ -79,22 +79,34 @@ def run(
     if context.invoked_subcommand is not None:
         return
     options = dict(context.params)
+    threading.excepthook = _tell_thread
     try:
         terms = load_contract(contract)
         code = _replay(options) if robot is RobotKind.replay else _control(options, terms)
+    except RecordingLost as error:
+        console.print(f"[bold red]not recorded:[/] {error}", soft_wrap=True, highlight=False)
+        raise typer.Exit(3) from error
     except RobotError as error:
         console.print(f"[bold red]refused:[/] {error}", soft_wrap=True, highlight=False)
         raise typer.Exit(2) from error
     raise typer.Exit(code)
 
 
+def _tell_thread(ended: threading.ExceptHookArgs) -> None:
+    """A driver's thread that fails (a camera unplugged) is one line beside the panel; the loop holds and says why."""
+    name = ended.thread.name if ended.thread else "?"
+    console.print(f"thread {name} ended: {ended.exc_value}", style="yellow", soft_wrap=True, highlight=False)
+
+
 @app.command()
-def rendering() -> None:
+def rendering(
+    install: Annotated[bool, typer.Option(help="as root, with apt, where nothing is found")] = False,
+) -> None:
     """Say which OpenGL platform the simulator would render with, or what to install."""
-    from robot.rendering import detect
+    from robot.rendering import detect, detect_or_install
 
     try:
-        console.print(f"the simulator renders with {detect()}")
+        console.print(f"the simulator renders with {detect_or_install() if install else detect()}")
     except RobotError as error:
         console.print(str(error), soft_wrap=True)
         raise typer.Exit(1) from error
@@ -104,6 +116,8 @@ def _control(options: dict[str, Any], contract: PolicyContract) -> int:
     clock: Clock = VirtualClock() if options["fast"] else MonotonicClock()
     if options["fault"] in faults.CLOCK_FAULTS:
         clock = faults.FaultyClock(clock, options["fault"], clock.now_ns() + FAULT_AFTER_NS)
+    if options["record"] is not None:
+        require_new(options["record"])
     limits = load_limits(options["limits"] or options["robot"].value)
     dead_man = DeadMan(limits.dead_man_ms) if options["server"] else None
     policy = _policy(options, contract, clock, dead_man)
@@ -122,17 +136,16 @@ def _control(options: dict[str, Any], contract: PolicyContract) -> int:
     session.open()
     console.print(f"contract {contract.name} holds · policy {session.offer.name} · loop thread priority {priority}")
     try:
-        report = _loop(session, options)
+        _loop(session, options)
     finally:
         session.close()
-    _tell(report, session)
     return 0
 
 
 FAULT_AFTER_NS = 2_000_000_000
 
 
-def _loop(session: Session, options: dict[str, Any]) -> LoopReport:
+def _loop(session: Session, options: dict[str, Any]) -> None:
     stop = threading.Event()
     _end_on_signals(stop, session)
     recorder = _recorder(session, options, stop)
@@ -142,9 +155,11 @@ def _loop(session: Session, options: dict[str, Any]) -> LoopReport:
     sinks: list[Sink] = [panel] if recorder is None else [panel, recorder]
     try:
         with panel if console.is_terminal else nullcontext():
-            return session.run(options["seconds"], stop, sinks)
+            report = session.run(options["seconds"], stop, sinks)
+        _tell(report, session)
     finally:
         if recorder is not None:
+            console.print(f"saving the episode to {options['record']}", soft_wrap=True, highlight=False)
             recorder.close()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from robot.errors import CalibrationError
+from robot.errors import CalibrationError, complaint
 from robot.records import JOINTS
 
 TICKS_PER_TURN = 4096
@@ -87,7 +87,9 @@ def load_calibration(path: Path, gripper_low_rad: float, gripper_high_rad: float
     try:
         motors = TypeAdapter(dict[str, MotorRange]).validate_python(json.loads(path.read_text()))
     except (json.JSONDecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"calibration {path} is not what lerobot-calibrate writes: {error}") from error
+        raise CalibrationError(
+            f"calibration {path} is not what lerobot-calibrate writes: {complaint(error)}"
+        ) from error
     _check(path, motors)
     ordered = [motors[name] for name in JOINTS]
     lowest = np.array([motor.range_min for motor in ordered], np.float64)

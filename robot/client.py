@@ -86,6 +86,7 @@ class RemotePolicy:
         token = os.environ.get(TOKEN_VARIABLE)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
+            # Entered, not only made: the library wants every connection used as a context. _drop() ends it.
             socket = connect(
                 self._url,
                 open_timeout=CONNECT_TIMEOUT_S,
@@ -94,7 +95,7 @@ class RemotePolicy:
                 compression=None,
                 max_size=wire.MAX_BYTES,
                 additional_headers=headers,
-            )
+            ).__enter__()
         except (OSError, TimeoutError, WebSocketException, ValueError) as error:
             raise PolicyError(f"the policy server {self._url} cannot be reached: {error}") from error
         self._socket = socket

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robot.cartesian import CartesianController
-from robot.errors import ContractError
+from robot.errors import ContractError, complaint
 from robot.records import N_JOINTS
 
 CONTRACTS = Path(__file__).resolve().parent.parent / "configs" / "contracts"
@@ -181,8 +181,8 @@ def load_contract(name_or_path: str) -> PolicyContract:
         raise ContractError(f"there is no contract {name_or_path!r}; choose one of {choices}, or give a .yaml file")
     try:
         return PolicyContract.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ContractError(f"contract {path.name} is not valid: {error}") from error
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ContractError(f"contract {path.name} is not valid: {complaint(error)}") from error
 
 
 def _differences(pairs: list[tuple[str, object, object]]) -> list[Mismatch]:

@@ -5,6 +5,15 @@ Every class takes one string, so that it survives pickling, and the string is on
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
+
+def complaint(error: Exception) -> str:
+    """What a reader of YAML or JSON found wrong, on one line: every field with its reason, or the parser's place."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
+    return " ".join(str(error).split())
+
 
 class RobotError(Exception):
     """Base of everything below; the command line prints the sentence and exits with 2."""
@@ -39,4 +48,8 @@ class RenderingUnavailable(RobotError):
 
 
 class RecordingError(RobotError):
-    """The episode could not be written (disk full, folder in use); the arm is returned to rest first."""
+    """The episode cannot be recorded: its folder is in use or cannot be made."""
+
+
+class RecordingLost(RecordingError):
+    """The run took place and the arm is at rest, but its episode is not, or not wholly, on the disk."""

@@ -1,14 +1,19 @@
 """Writes an episode as LeRobotDataset v3, through LeRobot's own writer, beside the loop.
 
 In: TickRecords. Out: a dataset folder that `lerobot` loads, with everything replay.py needs to repeat the decisions.
-A sink of loop.py; encodes in its own thread. Whatever ends a run, `close` saves the episode and finalises the files.
+A sink of loop.py; encodes in its own thread. Whatever ends a run, `close` saves the episode and finalises the files, or
+removes them and says so: a folder that is there holds a whole episode.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import queue
+import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +21,15 @@ from typing import Any
 import numpy as np
 
 from robot.contract import PolicyContract
-from robot.errors import RecordingError
+from robot.errors import RecordingError, RecordingLost
 from robot.loop import TickRecord
 from robot.priority import give_way
 from robot.records import JOINTS, N_JOINTS, Observation
 
 # Ten seconds at 30 Hz. A writer that falls further behind will not catch up, and memory would grow.
 QUEUE_LENGTH = 300
+# LeRobot drops pictures, and only logs it, when this one stays full for 0.1 s: all behind it would be shifted.
+ENCODER_QUEUE_LENGTH = 60
 # H.264 at its quickest keeps up with 30 pictures a second on one core; LeRobot's default AV1 does not.
 VIDEO = {"vcodec": "h264", "preset": "ultrafast", "crf": 20}
 META_FILE = "reafference.json"
@@ -56,6 +63,12 @@ def _features(contract: PolicyContract, image_shape: tuple[int, ...] | None, pla
     return features
 
 
+def require_new(folder: Path) -> None:
+    """Raise RecordingError unless an episode can be made there without touching anything."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RecordingError(f"{folder} exists and is not an empty folder; choose another one for this episode")
+
+
 class Recorder:
     """One episode in one new folder."""
 
@@ -73,8 +86,7 @@ class Recorder:
     ) -> None:
         """`image_shape` (H, W, 3) or None without a camera; `about` is kept for replay;
         `on_failure` is called once from any thread when writing fails. Raises RecordingError."""
-        if folder.exists() and any(folder.iterdir()):
-            raise RecordingError(f"{folder} exists and is not empty; choose another folder for this episode")
+        require_new(folder)
         self._folder, self._contract, self._task = folder, contract, task
         self._features = _features(contract, image_shape, planes)
         self._image_shape = image_shape
@@ -83,8 +95,8 @@ class Recorder:
         self.failed = threading.Event()
         self._on_failure = on_failure
         self._dataset = self._create(rate_hz)
-        about = {"contract": contract.model_dump(mode="json"), "contract_sha256": contract.sha256, **about}
-        (folder / META_FILE).write_text(json.dumps(about, indent=1))
+        self._about = {"contract": contract.model_dump(mode="json"), "contract_sha256": contract.sha256, **about}
+        self._saved_frames = 0
         self._last: Observation | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -99,18 +111,30 @@ class Recorder:
             self._fail(RecordingError(f"the recorder is {QUEUE_LENGTH} ticks behind: disk or encoder is too slow"))
 
     def close(self) -> None:
-        """Save and finalise what there is. Raises RecordingError when something was lost. Safe to repeat."""
+        """Save and finalise what there is. Raises RecordingLost when something is missing. Safe to repeat."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise RecordingError(f"recording to {self._folder} failed: {failure}") from failure
+        if self._failure is None:
+            return
+        failure, self._failure = self._failure, None
+        if self._saved_frames:
+            what = f"ended early; its first {self._saved_frames} frames are saved and whole"
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            what = "is lost, nothing of it is left on the disk"
+        raise RecordingLost(f"the recording to {self._folder} {what}: {failure}") from failure
 
     def _create(self, rate_hz: float) -> Any:
+        import av
+        import datasets
         from lerobot.configs.video import RGBEncoderConfig
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+        # They would write over the panel: statistics of the encoder, a bar for saving, and errors that are raised too.
+        av.logging.set_libav_level(av.logging.ERROR)
+        logging.getLogger("lerobot.datasets").setLevel(logging.CRITICAL)
+        datasets.disable_progress_bars()
         if self._folder.exists():
             self._folder.rmdir()  # LeRobot insists on making it
         try:
@@ -124,8 +148,10 @@ class Recorder:
                 streaming_encoding=True,
                 rgb_encoder=RGBEncoderConfig(**VIDEO),
                 encoder_threads=1,
+                encoder_queue_maxsize=ENCODER_QUEUE_LENGTH,
             )
         except OSError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise RecordingError(f"{self._folder} cannot be made: {error}") from error
 
     def _run(self) -> None:
@@ -133,22 +159,45 @@ class Recorder:
         try:
             while (record := self._queue.get()) is not None:
                 if self._failure is None:
+                    self._wait_for_encoder()
                     self._dataset.add_frame(self._frame(record))
         except Exception as error:  # noqa: BLE001 - disk full, encoder gone: told by close(), the loop goes on to rest
             self._fail(error)
         finally:
             self._finalise()
 
+    def _wait_for_encoder(self) -> None:
+        """Until it has room, or has died, which add_frame tells. LeRobot has no public way to ask."""
+        encoder = self._dataset.writer._streaming_encoder
+        if encoder is None:
+            return
+        while any(q.full() and encoder._threads[key].is_alive() for key, q in encoder._frame_queues.items()):
+            time.sleep(0.01)
+
     def _finalise(self) -> None:
         try:
-            if self._dataset.has_pending_frames():
+            frames = self._dataset.writer.episode_buffer["size"] if self._dataset.has_pending_frames() else 0
+            if frames:
                 self._dataset.save_episode()
-        except Exception as error:  # noqa: BLE001
-            self._fail(error)
-        try:
             self._dataset.finalize()
+            if frames:
+                self._check_video(frames)
+                (self._folder / META_FILE).write_text(json.dumps(self._about, indent=1))
+            self._saved_frames = frames
         except Exception as error:  # noqa: BLE001
             self._fail(error)
+            with contextlib.suppress(Exception):  # its threads and open files must end all the same
+                self._dataset.finalize()
+
+    def _check_video(self, frames: int) -> None:
+        """Raise RecordingError unless the video has one picture per row: a dropped one would shift all behind it."""
+        import av
+
+        for path in sorted((self._folder / "videos").rglob("*.mp4")):
+            with av.open(str(path)) as video:
+                pictures = video.streams.video[0].frames
+            if pictures != frames:
+                raise RecordingError(f"the encoder kept {pictures} of {frames} pictures; the machine was too busy")
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error

@@ -7,17 +7,23 @@ OSMesa); run `python -m robot rendering` to see which. Not thread-safe: made, us
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from robot import REQUESTED_GL
 from robot.errors import RenderingUnavailable
 
 PLATFORMS = ("egl", "osmesa")
+# Debian's names; software rendering needs no GPU and no display.
+APT_INSTALL = ("apt-get", "install", "-y", "--no-install-recommends", "libegl1", "libegl-mesa0", "libgl1-mesa-dri")
 WHAT_TO_INSTALL = (
-    "no OpenGL platform for headless rendering was found; as root run "
-    "`apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri` (EGL) or `apt-get install -y libosmesa6` (OSMesa)"
+    f"no OpenGL platform for headless rendering was found, which only the simulator's camera needs; as root run "
+    f"`{' '.join(APT_INSTALL)}` (EGL), or install OSMesa (libosmesa6)"
 )
 
 
@@ -30,20 +36,26 @@ def _context_class(platform: str) -> Any:
     return GLContext
 
 
+def _forget_opengl() -> None:
+    """PyOpenGL binds itself to the first platform that is imported, working or not; the next one needs it new."""
+    os.environ.pop("PYOPENGL_PLATFORM", None)
+    for name in [n for n in sys.modules if n.split(".")[0] == "OpenGL" or n in ("mujoco.egl", "mujoco.osmesa")]:
+        del sys.modules[name]
+
+
 def open_context(width_px: int, height_px: int) -> tuple[str, Any]:
     """The first platform that works and its current context. Raises RenderingUnavailable with what to install.
 
     MUJOCO_GL, where it names one of PLATFORMS, limits the choice to it.
     """
-    chosen = os.environ.get("MUJOCO_GL", "").lower()
     failures = []
-    for platform in (chosen,) if chosen in PLATFORMS else PLATFORMS:
+    for platform in (REQUESTED_GL,) if REQUESTED_GL in PLATFORMS else PLATFORMS:
         try:
             context = _context_class(platform)(width_px, height_px)
             context.make_current()
         except Exception as error:  # noqa: BLE001 - drivers fail in every way there is; the reason is told below
             failures.append(f"{platform}: {error}")
-            os.environ.pop("PYOPENGL_PLATFORM", None)
+            _forget_opengl()
             continue
         return platform, context
     raise RenderingUnavailable(f"{WHAT_TO_INSTALL} ({'; '.join(failures)})")
@@ -54,6 +66,28 @@ def detect() -> str:
     platform, context = open_context(16, 16)
     context.free()
     return platform
+
+
+def detect_or_install() -> str:
+    """`detect`; where it finds nothing and we are root with apt, install EGL's software rendering and look again.
+
+    A new process looks: this one has OpenGL's loader in the state of its first failure. Raises RenderingUnavailable.
+    """
+    try:
+        return detect()
+    except RenderingUnavailable:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "MUJOCO_GL": REQUESTED_GL}
+    failures = []
+    for command in (("apt-get", "update"), APT_INSTALL):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        failures += [] if done.returncode == 0 else [f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}"]
+    look = [sys.executable, "-c", "from robot.rendering import detect; print(detect())"]
+    seen = subprocess.run(look, capture_output=True, text=True, env=environment, check=False)
+    if seen.returncode:
+        raise RenderingUnavailable("; ".join([WHAT_TO_INSTALL, *failures]))
+    return seen.stdout.strip()
 
 
 class WristCamera:

@@ -28,7 +28,7 @@ from robot.contract import (
     require,
     segmenter_mismatches,
 )
-from robot.errors import RobotError
+from robot.errors import RobotError, complaint
 from robot.guards import Guards
 from robot.loop import ControlLoop, LoopReport, Sink
 from robot.observation import ObservationPipeline, Perception
@@ -50,8 +50,8 @@ def load_limits(name_or_path: str) -> SafetyLimits:
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else LIMITS / f"{name_or_path}.yaml"
     try:
         return SafetyLimits.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise RobotError(f"safety limits {path} cannot be used: {error}") from error
+    except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        raise RobotError(f"safety limits {path} cannot be used: {complaint(error)}") from error
 
 
 @dataclass(slots=True)
@@ -84,6 +84,7 @@ class Session:
             self.policy.warm_up()
             self._build()
             self.rest_rad = self.loop.start()
+            self.at_rest = True
         except BaseException:
             self.close()
             raise
@@ -105,6 +106,7 @@ class Session:
 
     def run(self, seconds: float | None, stop: threading.Event, sinks: Sequence[Sink] = ()) -> LoopReport:
         """Loop until time or `stop`, then return to rest; also after an exception."""
+        self.at_rest = False
         self.loop.sinks = list(sinks)
         self.loop.schedule = Schedule(self._rate_hz, self.clock)
         try:

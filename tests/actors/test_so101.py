@@ -10,7 +10,7 @@ import pytest
 
 from actors.depth import DepthAnything
 from actors.so101_policy import So101Policy
-from actors.so101_segmenter import So101Segmenter
+from actors.so101_segmenter import So101Segmenter, strongest
 from models.errors import UnexpectedModel
 
 
@@ -136,3 +136,15 @@ def test_without_a_hub_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr("actors.depth.REPOSITORY", "depth-anything/not-cached-anywhere")
     with pytest.raises(OSError, match="sensor"):
         DepthAnything().load()
+
+
+def test_the_strongest_class_is_that_of_the_enlarged_logits():
+    import torch
+    import torch.nn.functional as F
+
+    coarse = torch.tensor(np.random.default_rng(0).normal(size=(6, 30, 40)).astype(np.float32))
+    full = F.interpolate(coarse[None], size=(120, 160), mode="bilinear", align_corners=False)[0]
+    top = full.topk(2, dim=0).values
+    sure = (top[0] - top[1] > 1e-4).numpy()
+    assert sure.mean() > 0.99
+    assert np.array_equal(strongest(coarse.numpy(), 160, 120)[sure], full.argmax(0).numpy()[sure])

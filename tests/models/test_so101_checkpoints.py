@@ -116,6 +116,18 @@ def test_segmentation_parity(seg_file, expected):
     assert (logits.argmax(0) == want["mask"])[sure].all()
 
 
+def test_the_folded_network_is_the_same_function(make, tmp_path):
+    path = tmp_path / "best.ckpt"
+    make.save_checkpoint(make.build_checkpoint("efficientvit_seg", 5, optimizer="empty"), path)
+    network = so101_seg.load_checkpoint(path).network
+    folded = so101_seg.for_inference(network)
+    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)], "the original is left as it is"
+    picture = so101_seg.normalise(torch.randint(0, 255, (1, 3, 96, 128), generator=torch.Generator().manual_seed(0)))
+    with torch.inference_mode():
+        assert torch.allclose(folded(picture), network(picture), atol=2e-4)
+
+
 @pytest.mark.parametrize("variant", ["old_hparams", "metric_buffers"])
 def test_segmentation_variants_load(make, tmp_path, variant):
     path = tmp_path / "best.ckpt"

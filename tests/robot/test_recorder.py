@@ -1,15 +1,18 @@
 """Episodes are LeRobot datasets, finalised however a run ends, and decide again the same, bit for bit."""
 
 import shutil
+import time
 
 import numpy as np
 import pytest
 
 from robot.errors import RecordingError, RobotError
+from robot.loop import TickRecord
 from robot.networks import NetworkPerception
 from robot.policies import ScriptedPick
-from robot.rate import VirtualClock
+from robot.rate import Tick, VirtualClock
 from robot.recorder import Recorder
+from robot.records import Command, Frame, Joints, LoopState, Observation
 from robot.replay import ReplayRobot, load_episode, verify
 from robot.session import Session, load_limits
 from robot.sim import SimConfig, SimRobot
@@ -102,10 +105,36 @@ def test_a_full_disk_ends_the_recording_and_is_told(tmp_path, pick101, monkeypat
         record(tmp_path / "episode", pick101)
 
 
+def test_a_slow_encoder_keeps_every_picture(tmp_path, pick101, monkeypatch):
+    """LeRobot gives a picture up after 0.1 s of a full queue, and every one behind it would lie one row too early."""
+    import PIL.Image
+
+    class SlowImage:
+        @staticmethod
+        def fromarray(array):
+            time.sleep(0.25)
+            return PIL.Image.fromarray(array)
+
+    monkeypatch.setattr("lerobot.datasets.video_utils.Image", SlowImage)
+    monkeypatch.setattr("robot.recorder.ENCODER_QUEUE_LENGTH", 2)
+    recorder = Recorder(
+        tmp_path / "episode", pick101, 50, image_shape=(64, 64, 3), planes=False, task="stand", about={"rate_hz": 50}
+    )
+    for index in range(8):
+        joints = Joints(np.zeros(6), np.zeros(6), index)
+        frame = Frame(np.full((64, 64, 3), 30 * index, np.uint8), index)
+        command = Command(np.zeros(6), LoopState.HOLD, "test")
+        recorder(TickRecord(Tick(index, 0, 0, 0), index, Observation(joints, frame), None, command, None, 0))
+    recorder.close()
+    dataset = open_dataset(tmp_path / "episode")
+    seen = [float(dataset[i]["observation.images.wrist"].mean()) * 255 for i in range(8)]
+    assert seen == pytest.approx([30 * i for i in range(8)], abs=4)
+
+
 def test_a_folder_in_use_is_not_touched(tmp_path, pick101):
     (tmp_path / "episode").mkdir()
     (tmp_path / "episode" / "precious").write_text("x")
-    with pytest.raises(RecordingError, match="not empty"):
+    with pytest.raises(RecordingError, match="not an empty folder"):
         record(tmp_path / "episode", pick101)
     assert (tmp_path / "episode" / "precious").read_text() == "x"
 
