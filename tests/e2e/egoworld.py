@@ -36,6 +36,12 @@ def stub_config(
     return path
 
 
+def command(videos: object, config: Path, output: object, engine: str = "local", run_id: str = "r") -> tuple:
+    """The words of a run."""
+    inputs = ("--input", videos, "--config", config)
+    return ("run", *inputs, "--output", output, "--run-id", run_id, "--engine", engine)
+
+
 def call(*args: object) -> tuple[int, str]:
     """Run the command line in this process; (exit code, everything it printed)."""
     result = CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200"})

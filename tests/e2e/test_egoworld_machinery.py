@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from data_jobs.runs import store
-from tests.e2e.egoworld import ROOT, call, kill_after, letters, published, start, stub_config, tree_hash
+from tests.e2e.egoworld import ROOT, call, command, kill_after, letters, published, start, stub_config, tree_hash
 from tests.faults.videos import write_video
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,19 +30,7 @@ def videos(tmp_path_factory) -> Path:
 def reference(videos, tmp_path_factory) -> tuple[str, Path]:
     """Tree hash and run folder of an undisturbed local run."""
     place = tmp_path_factory.mktemp("reference")
-    code, text = call(
-        "run",
-        "--input",
-        videos,
-        "--config",
-        stub_config(place),
-        "--output",
-        place,
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
+    code, text = call(*command(videos, stub_config(place), place))
     assert code == 0, text
     return tree_hash(text), place / "run_id=r"
 
@@ -86,19 +74,7 @@ def test_verify_status_and_rebuild_agree(reference):
     ],
 )
 def test_verify_finds_damage(videos, tmp_path, damage, words):
-    call(
-        "run",
-        "--input",
-        videos,
-        "--config",
-        stub_config(tmp_path),
-        "--output",
-        tmp_path,
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
+    call(*command(videos, stub_config(tmp_path), tmp_path))
     damage(next((tmp_path / "run_id=r").glob("video_id=*/clip_id=*")))
     code, text = call("verify", "--run", tmp_path / "run_id=r")
     assert code == 3
@@ -106,22 +82,10 @@ def test_verify_finds_damage(videos, tmp_path, damage, words):
 
 
 def test_running_again_changes_nothing(videos, tmp_path):
-    command = (
-        "run",
-        "--input",
-        videos,
-        "--config",
-        stub_config(tmp_path),
-        "--output",
-        tmp_path,
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
-    first = call(*command)[1]
+    again = command(videos, stub_config(tmp_path), tmp_path)
+    first = call(*again)[1]
     stamps = {path: path.stat().st_mtime_ns for path in store.published_files(tmp_path / "run_id=r")}
-    second = call(*command)[1]
+    second = call(*again)[1]
     assert tree_hash(first) == tree_hash(second)
     assert stamps == {path: path.stat().st_mtime_ns for path in store.published_files(tmp_path / "run_id=r")}
 
@@ -129,9 +93,9 @@ def test_running_again_changes_nothing(videos, tmp_path):
 @pytest.mark.parametrize("engine", ["ray", "local"])
 def test_killing_the_driver_and_resuming_gives_the_same_tree(reference, videos, tmp_path, engine):
     config = stub_config(tmp_path, slow_ms=400.0, share_of={"slow": 1.0})  # same bytes, slow enough to be caught
-    command = ("run", "--input", videos, "--config", config, "--output", tmp_path, "--run-id", "r", "--engine", engine)
-    assert kill_after(start(*command), tmp_path / "run_id=r", clips=2) < 11
-    resumed = start(*command)
+    again = command(videos, config, tmp_path, engine)
+    assert kill_after(start(*again), tmp_path / "run_id=r", clips=2) < 11
+    resumed = start(*again)
     text, _ = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, text
     assert "planned 12 = done 11 + dead 1" in text
@@ -147,23 +111,11 @@ def test_killing_the_driver_and_resuming_gives_the_same_tree(reference, videos, 
 
 
 def test_deleting_the_ledger_loses_nothing(videos, tmp_path):
-    command = (
-        "run",
-        "--input",
-        videos,
-        "--config",
-        stub_config(tmp_path),
-        "--output",
-        tmp_path,
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
-    first = call(*command)[1]
+    again = command(videos, stub_config(tmp_path), tmp_path)
+    first = call(*again)[1]
     for path in (tmp_path / "run_id=r").glob("ledger.sqlite*"):
         path.unlink()
-    code, second = call(*command)
+    code, second = call(*again)
     assert (code, tree_hash(second)) == (0, tree_hash(first))
 
 
@@ -203,7 +155,7 @@ def test_retry_takes_back_only_what_is_asked_for(tmp_path):
     videos = tmp_path / "videos"
     write_video(videos / "a.mp4", 200)
     config = stub_config(tmp_path, share_of={"transient": 0.3, "bug": 0.3}, seed=3)
-    call("run", "--input", videos, "--config", config, "--output", tmp_path, "--run-id", "r", "--engine", "local")
+    call(*command(videos, config, tmp_path))
     run = tmp_path / "run_id=r"
     before = letters(run)
     transient = [letter for letter in before if letter["cause"] == "transient"]
@@ -223,23 +175,11 @@ def test_a_mended_file_leaves_the_dead_letters(videos, tmp_path):
     folder.mkdir()
     (folder / "a.mp4").write_text("still copying")
     write_video(folder / "b.mp4", 10)
-    command = (
-        "run",
-        "--input",
-        folder,
-        "--config",
-        stub_config(tmp_path),
-        "--output",
-        tmp_path,
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
-    assert call(*command)[0] == 0
+    again = command(folder, stub_config(tmp_path), tmp_path)
+    assert call(*again)[0] == 0
     assert len(letters(tmp_path / "run_id=r")) == 1
     write_video(folder / "a.mp4", 20, seed=5)
-    code, text = call(*command)
+    code, text = call(*again)
     assert code == 0
     assert "planned 3 = done 3 + dead 0" in text
 
@@ -311,19 +251,7 @@ def test_an_output_on_a_read_only_file_system(tmp_path, videos):
 
 
 def test_a_full_disk_ends_the_run_and_leaves_it_resumable(tmp_path, videos, monkeypatch):
-    command = (
-        "run",
-        "--input",
-        videos,
-        "--config",
-        stub_config(tmp_path),
-        "--output",
-        tmp_path / "out",
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
+    again = command(videos, stub_config(tmp_path), tmp_path / "out")
     writes = iter(range(10**6))
     really = os.fsync
 
@@ -333,11 +261,11 @@ def test_a_full_disk_ends_the_run_and_leaves_it_resumable(tmp_path, videos, monk
         really(fd)
 
     monkeypatch.setattr(os, "fsync", full_after_twenty)
-    assert "no space left on device" in refused(*command)
+    assert "no space left on device" in refused(*again)
     monkeypatch.undo()
     assert 0 < published(tmp_path / "out" / "run_id=r") < 11
     assert [letter["cause"] for letter in letters(tmp_path / "out" / "run_id=r")] == ["input"]  # no clip was blamed
-    code, text = call(*command)
+    code, text = call(*again)
     assert code == 0
     assert "planned 12 = done 11 + dead 1" in text
 
@@ -392,40 +320,16 @@ def test_a_listed_video_that_vanished(tmp_path):
     folder = tmp_path / "videos"
     write_video(folder / "a.mp4", 20)
     gone = write_video(folder / "b.mp4", 20, seed=9)
-    command = (
-        "run",
-        "--input",
-        folder,
-        "--config",
-        stub_config(tmp_path),
-        "--output",
-        tmp_path,
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
-    assert call(*command)[0] == 0
+    again = command(folder, stub_config(tmp_path), tmp_path)
+    assert call(*again)[0] == 0
     gone.unlink()
-    assert "b.mp4, which has changed or is gone" in refused(*command)
+    assert "b.mp4, which has changed or is gone" in refused(*again)
 
 
 def test_nothing_but_refused_files_is_not_success(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_text("no video")
-    code, text = call(
-        "run",
-        "--input",
-        tmp_path / "videos",
-        "--config",
-        stub_config(tmp_path),
-        "--output",
-        tmp_path,
-        "--run-id",
-        "r",
-        "--engine",
-        "local",
-    )
+    code, text = call(*command(tmp_path / "videos", stub_config(tmp_path), tmp_path))
     assert code == 4
     assert "planned 1 = done 0 + dead 1" in text
 

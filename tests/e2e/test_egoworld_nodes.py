@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from tests.e2e.egoworld import ROOT, call, letters, published, stub_config, tree_hash
+from tests.e2e.egoworld import ROOT, call, command, letters, published, stub_config, tree_hash
 from tests.faults.videos import write_video
 
 CLIPS = 60
@@ -70,9 +70,8 @@ def test_a_run_outlives_one_of_its_nodes(cluster, tmp_path):
     config = config_of(tmp_path, workers=3)
     doomed = cluster.add_node(num_cpus=2, object_store_memory=2**27)
     cluster.wait_for_nodes()
-    arguments = ("--input", videos, "--config", config, "--output", tmp_path / "out", "--run-id", "r")
     driver = subprocess.Popen(
-        [sys.executable, "-m", "data_jobs.egoworld", "run", *map(str, arguments), "--engine", "ray"],
+        [sys.executable, "-m", "data_jobs.egoworld", *map(str, command(videos, config, tmp_path / "out", "ray"))],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -93,7 +92,6 @@ def test_a_run_outlives_one_of_its_nodes(cluster, tmp_path):
     assert f"planned {CLIPS} = done {CLIPS} + dead 0" in text
     assert letters(run) == []
     assert not [pid for pid in sandboxes if Path(f"/proc/{pid}").exists()]
-    local = ("--input", videos, "--config", config, "--output", tmp_path / "local", "--run-id", "r")
-    code, undisturbed = call("run", *local, "--engine", "local")
+    code, undisturbed = call(*command(videos, config, tmp_path / "local"))
     assert code == 0
     assert tree_hash(undisturbed) == tree_hash(text)

@@ -8,7 +8,7 @@ import pytest
 
 from data_jobs.runs.places import open_run
 from tests.data_jobs.runs.conftest import bucket, s3_environment  # noqa: F401 - fixtures
-from tests.e2e.egoworld import call, start, stub_config, tree_hash
+from tests.e2e.egoworld import call, command, start, stub_config, tree_hash
 from tests.faults.videos import write_video
 
 pytestmark = pytest.mark.timeout(280)
@@ -20,10 +20,6 @@ def videos(tmp_path):
     write_video(tmp_path / "videos" / "b.mp4", 45, seed=2)
     (tmp_path / "videos" / "broken.mp4").write_text("this is no video")
     return tmp_path / "videos"
-
-
-def command(videos, config, output, engine="local"):
-    return ("run", "--input", videos, "--config", config, "--output", output, "--run-id", "r", "--engine", engine)
 
 
 def test_every_command_works_and_the_hash_is_the_local_one(videos, tmp_path, bucket):  # noqa: F811

@@ -23,7 +23,7 @@ from rich.console import Console
 from data_jobs.runs.engine import Host
 from data_jobs.runs.guard import Guard
 from data_jobs.runs.store import STAGING, published_files
-from tests.e2e.egoworld import call, letters, published, start, stub_config, tree_hash
+from tests.e2e.egoworld import call, command, letters, published, start, stub_config, tree_hash
 from tests.faults.operator import CAUSE_OF, FAULTS, Params, fault_of, rows
 from tests.faults.processes import Family
 from tests.faults.videos import write_video
@@ -96,8 +96,7 @@ class Soak:
 
     def drive(self, plan: list[tuple[int, str]]) -> tuple[int, str]:
         """Start a driver and carry out kills until it ends."""
-        command = ("--input", self.videos, "--config", self.config, "--output", self.output, "--run-id", "r")
-        process = start("run", *command, "--engine", "ray")
+        process = start(*command(self.videos, self.config, self.output, "ray"))
         self.tally.starts += 1
         LOG.info("start %d", self.tally.starts)
         family, last = Family(process.pid), (self.settled(), time.monotonic())
@@ -147,9 +146,8 @@ def reference(folder: Path, videos: Path, config: Path) -> tuple[str, Path]:
         return guard(host, *arguments, isolated=True)
 
     apart = patch.object(Host, "guard", isolated_guard)
-    command = ("--input", videos, "--config", config, "--output", folder / "reference", "--run-id", "r")
     with apart:
-        code, text = call("run", *command, "--engine", "local")
+        code, text = call(*command(videos, config, folder / "reference"))
     assert code == 0, text
     return tree_hash(text), folder / "reference" / "run_id=r"
 
