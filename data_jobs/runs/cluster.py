@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import ray
 
@@ -24,6 +25,9 @@ OBJECT_STORE_BYTES = 256 * 2**20
 # When a driver is killed, Ray's own agents look for their dead head this long before they end. Head and agents are on
 # one machine here, so a connection that is gone for seconds is gone for good; Ray's default keeps them for a minute.
 GIVE_UP_HEAD_AFTER_S = 10
+
+# Ray gives a node 30 s to start and takes 5 when nothing else runs; on a busy machine the next try often succeeds.
+START_TRIES = 3
 
 
 @contextmanager
@@ -44,21 +48,27 @@ def ray_cluster() -> Iterator[None]:
 
 def _connect() -> None:
     """Start or join. RunError when Ray does not come up, which it does not on a machine that is overloaded."""
-    try:
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    join = bool(os.environ.get("RAY_ADDRESS"))
+    for tries_left in reversed(range(1 if join else START_TRIES)):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if join else _own_cluster()))
+        except Exception as error:
+            ray.shutdown()  # what did start
+            if not tries_left:
+                raise RunError(f"Ray did not start ({error}); try again, or use --engine local") from error
         else:
-            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(GIVE_UP_HEAD_AFTER_S))
-            ray.init(
-                address="local",  # else Ray joins whatever cluster somebody started on this machine
-                num_cpus=len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=True,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except Exception as error:
-        raise RunError(f"Ray did not start ({error}); try again, or use --engine local") from error
+            return
+
+
+def _own_cluster() -> dict[str, Any]:
+    """Arguments of ray.init for a cluster that lives as long as the run."""
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(GIVE_UP_HEAD_AFTER_S))
+    return {
+        "address": "local",  # else Ray joins whatever cluster somebody started on this machine
+        "num_cpus": len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": True,
+    }
 
 
 def remote_ledger(path: str, job: str, run_id: str) -> Remote:

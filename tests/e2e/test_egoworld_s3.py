@@ -11,7 +11,7 @@ from tests.data_jobs.runs.conftest import bucket, s3_environment  # noqa: F401 -
 from tests.e2e.egoworld import call, command, start, stub_config, tree_hash
 from tests.faults.videos import write_video
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(700)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_killing_the_driver_and_resuming_gives_the_same_tree(videos, tmp_path, b
     config = stub_config(tmp_path, slow_ms=400.0, share_of={"slow": 1.0})
     first = start(*command(videos, config, bucket, engine))
     try:
-        run, deadline = open_run(f"{bucket}/run_id=r"), time.monotonic() + 120
+        run, deadline = open_run(f"{bucket}/run_id=r"), time.monotonic() + 300
         while len(run.store.folders(run.name)) < 2:
             assert first.poll() is None, first.communicate()[0]
             assert time.monotonic() < deadline
@@ -68,7 +68,7 @@ def test_killing_the_driver_and_resuming_gives_the_same_tree(videos, tmp_path, b
         first.wait()
     assert len(run.store.folders(run.name)) < 11
     second = start(*command(videos, config, bucket, engine))
-    text = second.communicate(timeout=200)[0]
+    text = second.communicate(timeout=300)[0]
     assert second.returncode == 0, text
     assert "planned 12 = done 11 + dead 1" in text
     assert tree_hash(call(*command(videos, config, tmp_path / "out"))[1]) == tree_hash(text)
