@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM := false
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights demo test soak lint type format bench clean lock
+.PHONY: help setup weights demo serve test soak lint type format bench clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,11 @@ demo: weights ## real video to masks, hands and a report you can open
 	    --output $(DEMO) --run-id demo
 	@$(PYTHON) -m data_jobs.egoworld report --run $(DEMO)/run_id=demo
 
+# Ray lowers its workers' priority, which is right for batch and wrong for a live service.
+serve: export RAY_worker_niceness := 0
+serve: weights ## tracker, policy and control as a live service: http://127.0.0.1:8000
+	@.venv/bin/serve run configs/serve_cpu.yaml
+
 # --- checks ------------------------------------------------------------------------------------------------------
 
 test: .venv/installed ## everything that needs no GPU, hub, arm or patience
@@ -55,7 +60,7 @@ format: .venv/installed ## let ruff mend what it can
 	@$(PYTHON) -m ruff format .
 
 type: .venv/installed ## mypy over our folders
-	@$(PYTHON) -m mypy actors models data_jobs robot
+	@$(PYTHON) -m mypy actors models data_jobs robot serve
 
 bench: weights ## side-by-side measurements; each prints a ratio against a named peer
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) -m benchmarks.$$(basename $$script .py) || exit 1; done

@@ -43,6 +43,10 @@ class PolicyError(RobotError):
     """The policy failed, answered nonsense, or its server went away; the loop holds."""
 
 
+class TrackingError(RobotError):
+    """The tracking service gave no answer to this frame: late, away, or it refused; the next frame may have one."""
+
+
 class RenderingUnavailable(RobotError):
     """No OpenGL platform for the simulator; the sentence says what to install."""
 

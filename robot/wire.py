@@ -22,8 +22,9 @@ import numpy as np
 from robot.errors import PolicyError
 
 PROTOCOL = 1
-DTYPES = ("|u1", "<f4", "<f8", "<i8")
-# The largest message is a stack of pictures: 3 x 2 x 84 x 84 float32 is 170 kB.
+# Plain numbers only; "|O" (pickled objects) and records never travel.
+DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<i8", "<f2", "<f4", "<f8")
+# The largest message to a policy is a stack of pictures: 3 x 2 x 84 x 84 float32 is 170 kB.
 MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -51,10 +52,10 @@ def pack(message: dict[str, Any]) -> bytes:
     return msgpack.packb(message, default=_encode)
 
 
-def unpack(data: bytes | str) -> dict[str, Any]:
+def unpack(data: bytes | str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Bytes to one message; arrays are read-only. Raises PolicyError for anything that is not one."""
-    if not isinstance(data, bytes) or len(data) > MAX_BYTES:
-        raise PolicyError(f"expected a binary message of at most {MAX_BYTES} bytes")
+    if not isinstance(data, bytes) or len(data) > max_bytes:
+        raise PolicyError(f"expected a binary message of at most {max_bytes} bytes")
     try:
         message = msgpack.unpackb(data, object_hook=_decode)
     except (ValueError, msgpack.exceptions.UnpackException) as error:

@@ -1,0 +1,99 @@
+"""A person's way through the page, in headless Chromium against the running service: drop, watch, lock, start, stop.
+
+The screenshots go to REAFFERENCE_FIGURES where that is set (docs/figures: `make` them anew after a change of the page).
+"""
+
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.serve import scene
+from tests.serve.browser import Page
+
+BALL = (345, 408, 458, 520)  # x0, y0, x1, y1 of the yellow ball in the first frame of cups.mp4
+
+
+@pytest.fixture
+def page():
+    made = Page()
+    yield made
+    made.close()
+
+
+def ball_template(clip):
+    with av.open(str(clip)) as film:
+        image = next(film.decode(video=0)).to_ndarray(format="rgb24")
+    x0, y0, x1, y1 = BALL
+    rgb = image[y0:y1, x0:x1].copy()
+    rows, columns = np.mgrid[: y1 - y0, : x1 - x0]
+    mask = (rows - (y1 - y0) / 2) ** 2 + (columns - (x1 - x0) / 2) ** 2 < 34**2
+    return scene.zipped({"rgb_0.png": scene.png(rgb), "mask_0.png": scene.png(mask.astype(np.uint8) * 255)})
+
+
+def shoot(page, tmp_path, name):
+    folder = Path(os.environ.get("REAFFERENCE_FIGURES", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    page.shoot(folder / f"{name}.png")
+
+
+def test_a_person_locks_onto_a_target_and_drives_the_arm(service, page, shared_dir, tmp_path):
+    clip = shared_dir / "data" / "videos" / "cups.mp4"
+    page.open(service.http)
+    page.wait("document.querySelector('#health').textContent === 'healthy'")
+
+    page.drop("#drop", "yellow ball.zip", ball_template(clip))
+    page.wait("document.querySelector('[data-state=ready] input:checked')")
+    page.find("#file").send_keys(str(clip))
+    page.wait("!document.querySelector('#track').disabled")
+    page.driver.execute_script("document.querySelector('#video').playbackRate = 0.25")
+    page.click("#track")
+    page.wait("document.querySelector('.object[data-phase=track]')")
+    page.wait("document.querySelectorAll('#numbers dd').length === 4")
+
+    page.click("#start")
+    page.wait("document.querySelector('#arm').dataset.phase === 'running'")
+    first = page.text("#joints")
+    page.wait("+document.querySelector('#arm').dataset.ticks > 100")
+    page.wait("document.querySelector('#wrist').naturalWidth > 0")
+    assert page.text("#joints") != first
+    shoot(page, tmp_path, "serve_tracking")
+    page.click("#stop")
+    page.wait("document.querySelector('#arm').dataset.phase === 'idle'")
+
+    page.click("#start")
+    page.wait("document.querySelector('#arm').dataset.phase === 'running'")
+    page.click("#estop")
+    page.wait("document.querySelector('#arm').textContent === 'e-stop latched'")
+    shoot(page, tmp_path, "serve_estop")
+    page.click("#stop")
+    page.wait("document.querySelector('#arm').dataset.phase === 'idle'")
+    page.driver.execute_script("window.confirm = () => true")
+    page.click("#start")
+    page.wait("document.querySelector('#arm').dataset.phase === 'running'")
+    page.click("#stop")
+    page.wait("document.querySelector('#arm').dataset.phase === 'idle'")
+
+    page.click("#track")
+    page.wait("document.querySelector('#session').textContent === 'no session'")
+    assert page.errors() == []
+
+
+def test_the_webcam_serves_too(service, disc, page):
+    page.open(service.http)
+    page.wait(f"document.querySelector('#target-{disc}')")
+    page.click(f"#target-{disc}")
+    page.click("#webcam")
+    page.wait("!document.querySelector('#track').disabled")
+    page.click("#track")
+    page.wait("document.querySelectorAll('#numbers dd').length === 4")
+    page.wait("document.querySelector('.object')")
+
+
+def test_a_refused_upload_says_why_on_the_page(service, page):
+    page.open(service.http)
+    page.wait("document.querySelector('#health').textContent === 'healthy'")
+    page.drop("#drop", "evil.zip", scene.zipped({"../../x": b"1"}))
+    page.wait("document.querySelector('#refused').textContent.includes('leaves its folder')")
