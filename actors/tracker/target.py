@@ -35,6 +35,7 @@ class Patience:
     suspect_every: int = 4  # SUSPECT: between comparisons
     calm: int = 3  # frames without a fault before SUSPECT ends
     suspect_budget: int = 30
+    search_every: int = 5  # between searches in line, each of which may take seconds; a thread searches all the time
     local_searches: int = 2  # LOST: searches near the last place before the whole picture
     local_reach: float = 1.5  # box sizes around the last box that a local search covers
 

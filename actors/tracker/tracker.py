@@ -55,7 +55,7 @@ class Tracker:
         self._searcher = Searcher(self._backend.decoder, self._embedder, profile)
         self._patience = patience or Patience()
         self._targets: dict[str, Target] = {}
-        self._frame, self._time_ns = -1, -1
+        self._frame, self._time_ns, self._next_search = -1, -1, 0
         self._size: tuple[int, int] | None = None
         self._search: Future | None = None
         self._carrier: Carrier | None = None
@@ -118,6 +118,7 @@ class Tracker:
         return {
             "frame": self._frame,
             "time_ns": self._time_ns,
+            "next_search": self._next_search,
             "size": None if self._size is None else list(self._size),
             "targets": {name: target.save() for name, target in self._targets.items()},
             "backend": self._backend.save(),
@@ -131,6 +132,7 @@ class Tracker:
         self._backend.restore(state["backend"])
         self._targets, self._search, self._carrier = targets, None, None
         self._frame, self._time_ns = state["frame"], state["time_ns"]
+        self._next_search = state["next_search"]
         self._size = None if state["size"] is None else (state["size"][0], state["size"][1])
 
     def close(self) -> None:
@@ -162,8 +164,10 @@ class Tracker:
         """Take up what a search found; begin another while anyone is looked for and something can be seen."""
         self._take_up(now)
         seekers = {name: target for name, target in self._targets.items() if not target.followed}
-        if self._search is not None or not seekers or dark:
+        if self._search is not None or not seekers or dark or self._frame < self._next_search:
             return
+        if not self._desk.background:
+            self._next_search = self._frame + self._patience.search_every
         height, width = image.shape[:2]
         sought = {name: Sought(each.bank, each.region_01(height, width)) for name, each in seekers.items()}
         rivals = [target.bank for target in self._targets.values()]

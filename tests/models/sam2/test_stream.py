@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models.sam2.build import build
 from models.sam2.stream import StreamingSam2
@@ -81,6 +82,35 @@ def test_the_logits_are_those_of_the_unpruned_official_predictor(architecture):
         signs.add(presence > 0)
     assert compared > 100
     assert signs == {True, False}, "the film must show frames with and without the object"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_same_at_1024_px_with_the_real_image_weights(shared_dir):
+    """Real pictures and the real image half; the memory half is RANDOM, seeded. Past every age that is dropped."""
+    import cv2
+
+    path = shared_dir / "weights/sam2_hiera_tiny_image_fp16.safetensors"
+    if not path.is_file():
+        pytest.skip(f"the real SAM 2 image weights are not here: {path}")
+    network = random_network("sam2_hiera_tiny", side_px=1024)
+    tensors = load_file(path)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    encode_each_picture_once(network)
+    files = sorted((shared_dir / "data/lmo/rgb").glob("*.jpg"))[:2]
+    real = [cv2.resize(cv2.imread(str(file))[:, :, ::-1], (WIDTH, HEIGHT)) for file in files]
+
+    def script(frame, stream, official, when):
+        if (frame, when) == (0, "before"):
+            stream.prompt("disc", mask=disc(30, 40))
+            official.mask(0, "disc", disc(30, 40))
+
+    compared = 0
+    for frame, name, (logits, presence), ours in run_both(network, [real[n % 2] for n in range(18)], script):
+        assert torch.equal(logits, ours.logits), f"{name} differs in frame {frame}"
+        assert presence == ours.presence
+        compared += 1
+    assert compared == 18
 
 
 def sizes(thing, seen=None) -> tuple[int, int]:
