@@ -1,10 +1,13 @@
-"""The command line: manifest, run, status, verify, retry, rebuild, report. `python -m data_jobs.egoworld --help`.
+"""The command line: manifest, run, status, verify, retry, rebuild, report, export.
+
+`python -m data_jobs.egoworld --help` lists the options.
 
 Exit codes: see data_jobs/runs/command.py.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from datetime import datetime
@@ -169,6 +172,28 @@ def report(run: RunFolder) -> None:
     out.print(f"report: {write_report(where)}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+@plainly
+def export(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option(help="new folder for the dataset")],
+    format: Annotated[str, typer.Option(help="lerobot: LeRobotDataset v3, one episode per clip")] = "lerobot",
+    task: Annotated[str, typer.Option(help="what the person does, in words; LeRobot keeps it with every frame")] = "",
+    fps: Annotated[int | None, typer.Option(help="frames per second; the clips' own unless given", min=1)] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; the clips' own unless given")] = None,
+) -> None:
+    """Turn published clips with hands into a dataset that trains a robot."""
+    from data_jobs.egoworld.export import export as write_dataset
+
+    where = where_of(run)
+    if format != "lerobot":
+        raise RunError(f"--format {format!r} is unknown; choose lerobot")
+    if not isinstance(where, Path):
+        raise RunError(f"a dataset is made from a local run only; {run} lies in an object store")
+    episodes, frames = write_dataset(where, output, task, fps, size_of(size))
+    out.print(f"dataset: {output}, {episodes} episodes, {frames} frames", highlight=False, soft_wrap=True)
+
+
 # --- shared by the commands ---------------------------------------------------------------------------------------
 
 
@@ -207,6 +232,17 @@ def job_of(settings: Any, output: str | None, run_id: str | None) -> Any:
         raise RunError(f"run id {name!r} cannot name a folder; use letters, digits, '-' and '_'")
     where = where_of(output or settings.paths.output_root or "output")
     return EgoworldJob(plan, where.absolute() if isinstance(where, Path) else where, name)
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """WIDTHxHEIGHT as numbers; RunError if it is something else."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    # Most encoders take even sides only.
+    if not found or any(int(side) < 2 or int(side) % 2 for side in found.groups()):
+        raise RunError(f"--size {text!r} is not a size; give even numbers of pixels as WIDTHxHEIGHT, e.g. 640x480")
+    return int(found[1]), int(found[2])
 
 
 def engine_of(name: str) -> Any:
