@@ -60,7 +60,7 @@ format: .venv/installed ## let ruff mend what it can
 	@$(PYTHON) -m ruff format .
 
 type: .venv/installed ## mypy over our folders
-	@$(PYTHON) -m mypy actors models data_jobs robot serve
+	@$(PYTHON) -m mypy actors models data_jobs robot serve train_jobs
 
 bench: weights ## side-by-side measurements; each prints a ratio against a named peer
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) -m benchmarks.$$(basename $$script .py) || exit 1; done

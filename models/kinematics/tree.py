@@ -40,11 +40,17 @@ class TreeKinematics(nn.Module):
             # Rodrigues: rest · (I + sin K + (1 − cos) K²) as three constant matrices.
             "still": rest, "by_sine": rest @ skew, "by_versine": rest @ skew @ skew,
             "offset": tree.offset_m[self.order], "axis": axis, "link_offset": tree.link_offset_m[chosen],
-            "carries": _carries(tree, chosen)[:, self.order],
         }  # fmt: skip
         for name, value in constants.items():
             self.register_buffer(name, torch.as_tensor(value, dtype=dtype))
-        for name, places in (("up", up), ("holder", holder), ("sorted_to_file", place), ("file_to_sorted", self.order)):
+        own = _moved_link(tree, chosen)
+        for name, places in (
+            ("own", own),
+            ("up", up),
+            ("holder", holder),
+            ("sorted_to_file", place),
+            ("file_to_sorted", self.order),
+        ):
             self.register_buffer(name, torch.as_tensor(places))
 
     def _frames(self, angles_rad: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,14 +76,16 @@ class TreeKinematics(nn.Module):
         turns, places = self._frames(angles_rad)
         return _link_positions(turns, places, self.holder, self.link_offset)
 
-    def with_jacobian(self, angles_rad: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (..., F, 3) and their derivatives (..., F, 3, J) by the angles."""
+    def with_columns(self, angles_rad: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (..., F, 3), and for each joint (..., J, 3) the derivative of the one chosen link that it moves.
+
+        For trees whose fingers part at the base: there these columns are the whole Jacobian (`own` names the links).
+        """
         turns, places = self._frames(angles_rad)
         points = _link_positions(turns, places, self.holder, self.link_offset)
         axes = (turns[..., 1:, :, :] @ self.axis[..., None])[..., 0]  # (..., J, 3): turning leaves a joint's axis
-        arms = points[..., :, None, :] - places[..., None, 1:, :]
-        columns = torch.linalg.cross(axes[..., None, :, :].expand_as(arms), arms) * self.carries[..., None]
-        return points, columns.mT[..., self.sorted_to_file]
+        columns = torch.linalg.cross(axes, points[..., self.own[self.file_to_sorted], :] - places[..., 1:, :])
+        return points, columns[..., self.sorted_to_file, :]
 
 
 def _link_positions(turns: Tensor, places: Tensor, holder: Tensor, offset: Tensor) -> Tensor:
@@ -93,11 +101,11 @@ def _depths(parent: np.ndarray) -> np.ndarray:
     return depth
 
 
-def _carries(tree: RobotTree, links: Sequence[int]) -> np.ndarray:
-    """(F, J) 1.0 where turning the joint moves the link."""
-    carries = np.zeros((len(links), len(tree.joints)))
+def _moved_link(tree: RobotTree, links: Sequence[int]) -> np.ndarray:
+    """(J,) which of the chosen links each joint moves: the last one, if several; 0 if none."""
+    moved = np.zeros(len(tree.joints), dtype=np.int64)
     for row, link in enumerate(links):
         at = tree.link_joint[link]
         while at >= 0:
-            carries[row, at], at = 1.0, tree.parent[at]
-    return carries
+            moved[at], at = row, tree.parent[at]
+    return moved

@@ -1,0 +1,108 @@
+"""Hand retargeting on one core: ours in a batch against dex-retargeting frame by frame, same hand, same track.
+
+    python -m benchmarks.retargeting                # seconds of a track: --seconds
+
+Both solve the same objectives (fingertip vectors; DexPilot's with pinches) on the same Allegro description. Quality is
+judged by dex-retargeting's own objective functions, evaluated on both answers, beside how much the joints move from
+frame to frame. Everything runs on one core; times are processor time, so that a busy machine does not decide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+RATE_HZ = 30.0
+TIPS = ["link_15.0_tip", "link_3.0_tip", "link_7.0_tip", "link_11.0_tip"]  # thumb first, as the library wants them
+
+
+def peer(objective: str, scaling: float) -> Any:
+    """dex-retargeting's solver with its Allegro settings, on our description of the hand; no low-pass filter."""
+    from dex_retargeting.optimizer import DexPilotOptimizer, VectorOptimizer
+    from dex_retargeting.robot_wrapper import RobotWrapper
+    from dex_retargeting.seq_retarget import SeqRetargeting
+
+    from models.kinematics.allegro import urdf_path
+
+    robot = RobotWrapper(str(urdf_path("right")))
+    if objective == "pinch":
+        return SeqRetargeting(DexPilotOptimizer(robot, robot.dof_joint_names, TIPS, "wrist", scaling=scaling))
+    human = np.array([[0, 0, 0, 0], [4, 8, 12, 16]])
+    return SeqRetargeting(VectorOptimizer(robot, robot.dof_joint_names, ["wrist"] * 4, TIPS, human, scaling=scaling))
+
+
+def compare(objective: str, seconds: float) -> float:
+    """One line per solver; returns how many times faster ours is."""
+    import torch
+
+    from models.kinematics.allegro import allegro
+    from models.retarget.hand import HandRetargeter
+    from models.retarget.keypoints import from_wrist
+    from train_jobs.manipulation.human_hand import hand_track
+
+    track = hand_track(seconds, seed=7)
+    ours = HandRetargeter("right", objective)
+    theirs = peer(objective, ours.scaling)
+    # The library has no speed limit, so ours is off.
+    ours.retarget(track.keypoints_m, "right", track.time_s, limit_speed=False)  # warm caches
+    start = time.process_time()
+    motion = ours.retarget(track.keypoints_m, "right", track.time_s, limit_speed=False)
+    our_s = time.process_time() - start
+    names = [theirs.optimizer.robot.dof_joint_names.index(name) for name in allegro("right").tree.joints]
+    origin, task = theirs.optimizer.target_link_human_indices
+    judged, their_angles, their_s = [], [], 0.0
+    # Both see the hand from the wrist as we estimate it: that is our step, and its time is counted as ours.
+    seen = from_wrist(torch.as_tensor(track.keypoints_m), "right").points_m.numpy()
+    for points, angles in zip(seen, motion.angles_rad, strict=True):
+        goal = (points[task] - points[origin]).astype(np.float32)
+        start = time.process_time()
+        answer = theirs.retarget(goal)
+        their_s += time.process_time() - start
+        mine = np.empty(16)
+        mine[names] = angles
+        cost = theirs.optimizer.get_objective_function(goal, np.zeros(0, np.float32), answer.astype(np.float32))
+        # The library lets joints pass their limits by a milliradian; a robot cannot follow there.
+        within = np.clip(answer, *theirs.joint_limits.T).astype(np.float64)
+        judged.append((cost(mine, np.zeros(0)), cost(within, np.zeros(0))))
+        their_angles.append(within[names])
+    frames, (our_cost, their_cost) = len(track.time_s), np.mean(judged, axis=0)
+    for name, angles, cost_, spent in (
+        ("ours", motion.angles_rad, our_cost, our_s), ("dex-retargeting", np.array(their_angles), their_cost, their_s),
+    ):  # fmt: skip
+        step = np.sqrt((np.diff(angles, axis=0) ** 2).sum(axis=1).mean())
+        sys.stdout.write(
+            f"| {objective} | {name} | {frames / spent:,.0f} | {cost_:.6f} | {1000 * step:.1f} | "
+            f"{np.degrees(np.abs(np.diff(angles, axis=0)).max()):.1f} |\n"
+        )
+    better = np.mean([a <= b * 1.01 + 1e-7 for a, b in judged])
+    sys.stdout.write(f"|  | ours no worse (within 1 %) in {100 * better:.1f} % of frames |\n")
+    return their_s / our_s
+
+
+def main() -> None:
+    """Both objectives."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=100.0)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    import torch
+
+    torch.set_num_threads(1)
+    sys.stdout.write(
+        "| objective | solver | poses/s | objective, mean | joint step, mrad rms | largest step, ° |\n"
+        "|---|---|---|---|---|---|\n"
+    )
+    ratios = {name: compare(name, options.seconds) for name in ("vector", "pinch")}
+    sys.stdout.write(", ".join(f"{name}: {ratio:.1f} × as fast" for name, ratio in ratios.items()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From video of hands to robot commands: `python -m train_jobs.manipulation`."""
