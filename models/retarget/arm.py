@@ -45,7 +45,7 @@ class ArmRetargeter:
         if base_from_wrist.ndim != 3 or base_from_wrist.shape[1:] != (4, 4):
             raise ValueError(f"wrist poses must be (frames, 4, 4), not {base_from_wrist.shape}")
         check_times(time_s, len(base_from_wrist))
-        known: BoolArray = np.isfinite(base_from_wrist).all(axis=(1, 2))
+        known = np.asarray(np.isfinite(base_from_wrist).all(axis=(1, 2)))
         first = READY_RAD if before_rad is None else before_rad
         angles, miss = np.tile(first, (len(time_s), 1)), np.full(len(time_s), np.nan)
         if known.any():

@@ -144,7 +144,7 @@ class HandRetargeter:
     ) -> HandMotion:
         """Limits in double precision, speed, flags, and how far the tips are off."""
         angles = np.clip(angles, self.hand.lower_rad, self.hand.upper_rad)
-        slowed = np.zeros(len(angles), dtype=bool)
+        slowed: BoolArray = np.zeros(len(angles), dtype=bool)
         if limit_speed:
             angles, slowed = limited(angles, time_s, self.hand.speed_rad_s, start)
         seen, usable = view.tip_seen.numpy(), view.usable.numpy()
