@@ -10,6 +10,7 @@ trust, are not remembered; the last remembered ones count instead of the last on
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,8 @@ import torch.nn.functional as F
 from models.sam2.memory import Bank, Memory, output_dict, restore_bank, save_bank, to_array, to_tensor
 from models.sam2.picture import prepare
 from models.sam2.precision import computing
+
+_log = logging.getLogger(__name__)
 
 Mode = Literal["exact", "robust"]
 
@@ -159,6 +162,14 @@ class StreamingSam2:
         dropped = None
         if each.pending_is_conditioning and self.frame not in each.bank.conditioning:
             dropped = each.bank.make_room(self.most_conditioning)
+            if dropped is not None and self.mode == "exact":
+                _log.warning(
+                    "%s has more than %d prompted frames: frame %d is forgotten, and masks may now differ from the "
+                    "official predictor's",
+                    name,
+                    self.most_conditioning,
+                    dropped,
+                )
         return Segment(each.logits, each.presence, dropped)
 
     @torch.inference_mode()

@@ -196,12 +196,14 @@ def test_robust_stays_flat_through_a_thousand_reacquisitions(small, times):
     assert before == stream.state_sizes()
 
 
-def test_exact_says_when_it_has_to_forget_a_prompted_frame(small):
+def test_exact_says_when_it_has_to_forget_a_prompted_frame(small, caplog):
     stream = Canned(small, "exact")
     stream.most_conditioning = 5
     stream.advance(1)
     assert reacquire(stream, 4) == []
+    assert not caplog.records
     assert reacquire(stream, 3) == [1, 2, 3]
+    assert "more than 5 prompted frames" in caplog.text
 
 
 def test_a_restored_stream_goes_on_with_the_same_bits(network):
