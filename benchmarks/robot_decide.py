@@ -1,8 +1,10 @@
 """Time from a frame to an action: perception and policy in this process, beside the same policy behind a websocket.
 
-    python -m benchmarks.robot_decide --snapshot 1200000_snapshot.pt [--segmenter best.ckpt] [--frames 100]
+    python -m benchmarks.robot_decide --snapshot 1200000_snapshot.pt [--segmenter best.ckpt] [--frames 100] [--url ws://…]
 
-Without --segmenter the class ids come with the frame (simulator). The server runs in a second process on this machine.
+Without --segmenter the class ids come with the frame (simulator). The server is a bare websocket in a second process
+on this machine, or, with --url, one that runs already with the same policy (`serve`: ws://127.0.0.1:8000/v1/policy).
+Beside the wall clock stands the thread's own processor time, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from actors.so101_policy import So101Policy
 from actors.so101_segmenter import So101Segmenter
+from models.so101_seg import load_checkpoint, normalise
 from robot import wire
 from robot.client import RemotePolicy
 from robot.contract import PolicyOffer, load_contract
@@ -74,19 +78,37 @@ def scenes(count: int) -> list[Observation]:
 
 
 def milliseconds(work: Callable[[Observation], Any], frames: list[Observation], count: int) -> np.ndarray:
-    """Time of each call after five to warm up."""
+    """(count, 2): wall and processor time of each call after five to warm up."""
     times = []
     for index in range(count + 5):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.thread_time()
         work(frames[index % len(frames)])
-        times.append((time.perf_counter() - started) * 1e3)
-    return np.array(times[5:])
+        times.append((time.perf_counter() - started, time.thread_time() - worked))
+    return np.array(times[5:]) * 1e3
+
+
+def segmentation(path: Path, network: So101Segmenter) -> dict[str, Callable[[Observation], Any]]:
+    """The segmenter's network as it was trained, with an arg-max over all planes, and as the actor runs it."""
+    trained = load_checkpoint(path).network
+
+    @torch.inference_mode()
+    def plain(observation: Observation) -> np.ndarray:
+        assert observation.frame is not None
+        batch = torch.tensor(observation.frame.rgb).permute(2, 0, 1)[None]
+        return trained(normalise(batch))[0].argmax(0).to(torch.uint8).numpy()
+
+    def folded(observation: Observation) -> np.ndarray:
+        assert observation.frame is not None
+        return network.segment(observation.frame.rgb)
+
+    return {"segmentation, network as trained": plain, "segmentation, as the actor runs it": folded}
 
 
 def main(
     snapshot: Annotated[Path | None, typer.Option(help="*_snapshot.pt")] = None,
     segmenter: Annotated[Path | None, typer.Option(help="best.ckpt")] = None,
     frames: Annotated[int, typer.Option(help="how many to time")] = 100,
+    url: Annotated[str, typer.Option(help="a running policy server, instead of one of this benchmark")] = "",
 ) -> None:
     """Time the parts and both roads."""
     if snapshot is None:
@@ -100,11 +122,14 @@ def main(
     actor = So101Policy(snapshot)
     actor.load()
     local = NetworkPolicy(actor)
-    context = multiprocessing.get_context("spawn")
-    ports = context.Queue()
-    server = context.Process(target=serve, args=(snapshot, ports), daemon=True)
-    server.start()
-    remote = RemotePolicy(f"ws://127.0.0.1:{ports.get(timeout=120)}", contract, deadline_s=5.0)
+    server = None
+    if not url:
+        context = multiprocessing.get_context("spawn")
+        ports = context.Queue()
+        server = context.Process(target=serve, args=(snapshot, ports), daemon=True)
+        server.start()
+        url = f"ws://127.0.0.1:{ports.get(timeout=120)}"
+    remote = RemotePolicy(url, contract, deadline_s=5.0)
     remote.offer()
     seen = scenes(8)
 
@@ -113,19 +138,32 @@ def main(
         return lambda observation: policy.decide(pipeline.push(observation)[0])
 
     pipeline = ObservationPipeline(contract, NetworkPerception(network, None, 1e-3))
-    rows = {
-        "perception and pipeline": milliseconds(lambda observation: pipeline.push(observation), seen, frames),
-        "frame to action, in process": milliseconds(road(local), seen, frames),
-        "frame to action, policy served": milliseconds(road(remote), seen, frames),
+    roads = {
+        "perception and pipeline": pipeline.push,
+        "frame to action, in process": road(local),
+        "frame to action, policy served": road(remote),
     }
-    server.terminate()
-    table = Table("part", "p50 ms", "p99 ms", title=f"{frames} frames of 640×480, one torch thread")
+    if network is not None and segmenter is not None:
+        roads |= segmentation(segmenter, network)
+    rows = {name: milliseconds(work, seen, frames) for name, work in roads.items()}
+    if server is not None:
+        server.terminate()
+    _tell(rows, frames)
+
+
+def _tell(rows: dict[str, np.ndarray], frames: int) -> None:
+    table = Table("part", "p50 ms", "p99 ms", "processor p50", title=f"{frames} frames of 640×480, one torch thread")
     for name, times in rows.items():
-        table.add_row(name, f"{np.percentile(times, 50):.2f}", f"{np.percentile(times, 99):.2f}")
+        cells = (*np.percentile(times[:, 0], (50, 99)), np.median(times[:, 1]))
+        table.add_row(name, *(f"{cell:.2f}" for cell in cells))
     console = Console()
     console.print(table)
-    here, served = (np.median(rows[name]) for name in list(rows)[1:])
+    wall = {name: np.median(times[:, 0]) for name, times in rows.items()}
+    here, served = wall["frame to action, in process"], wall["frame to action, policy served"]
     console.print(f"the wire costs {served - here:.2f} ms a frame; served takes {served / here:.2f} times as long")
+    if len(rows) > 3:
+        trained, ours = (np.median(times[:, 1]) for times in list(rows.values())[3:])
+        console.print(f"the actor's segmentation takes {ours / trained:.2f} of the processor time of the plain network")
 
 
 if __name__ == "__main__":

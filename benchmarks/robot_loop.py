@@ -1,9 +1,10 @@
 """Cadence of our control loop beside LeRobot's own record loop: same simulated arm, same picture, same rate, same run.
 
-    python -m benchmarks.robot_loop [--seconds 20] [--rate 30]
+    python -m benchmarks.robot_loop [--seconds 20] [--rate 30] [--snapshot 1_snapshot.pt --segmenter best.ckpt]
 
 The policy is a stub (a constant command) on both sides, so that the loops are compared and not the policies. Each
-cycle's start is stamped at the same place: right after the observation. Alternating rounds, printed as a table.
+cycle's start is stamped at the same place: right after the observation. One after the other, printed as a table. With
+checkpoints a last row shows our loop with both networks at work in its second thread.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from robot.contract import load_contract
-from robot.loop import TickRecord
-from robot.policies import StandStill
+from actors.so101_policy import So101Policy
+from actors.so101_segmenter import So101Segmenter
+from robot.contract import PolicyContract, load_contract
+from robot.loop import LoopReport, TickRecord
+from robot.networks import NetworkPerception, NetworkPolicy
+from robot.policies import Policy, StandStill
 from robot.priority import prefer_this_thread
 from robot.rate import MonotonicClock
 from robot.session import Session, load_limits
@@ -31,12 +35,16 @@ from robot.sim import SimConfig, SimRobot
 Stamps = list[tuple[float, float]]  # (when a cycle had its observation, how long the cycle worked), seconds
 
 
-def ours(rate_hz: float, seconds: float) -> Stamps:
-    """Our loop over the simulated arm."""
+def ours(rate_hz: float, seconds: float, networks: tuple[Path, Path] | None = None) -> tuple[Stamps, LoopReport]:
+    """Our loop over the simulated arm, with the stub or with a policy and a segmenter from their checkpoints."""
     contract = load_contract("pick101_v19").model_copy(update={"rate_hz": rate_hz})
     clock = MonotonicClock()
-    robot = SimRobot(SimConfig(planes=False, camera_fps=rate_hz), clock)
-    session = Session(robot, StandStill(contract), contract, load_limits("sim"), clock)
+    robot = SimRobot(SimConfig(planes=networks is not None, camera_fps=rate_hz), clock)
+    policy, eyes = (StandStill(contract), None) if networks is None else load_networks(contract, *networks)
+    if eyes is not None:  # whichever training run the checkpoint names: its time is measured, not what it sees
+        classes = contract.image.classes.model_copy(update={"run": eyes.segmenter.run})
+        contract = contract.model_copy(update={"image": contract.image.model_copy(update={"classes": classes})})
+    session = Session(robot, policy, contract, load_limits("sim"), clock, eyes)
     stamps: Stamps = []
 
     def note(record: TickRecord) -> None:
@@ -45,10 +53,19 @@ def ours(rate_hz: float, seconds: float) -> Stamps:
 
     session.open()
     try:
-        session.run(seconds, threading.Event(), [note])
+        report = session.run(seconds, threading.Event(), [note])
     finally:
         session.close()
-    return stamps
+    return stamps, report
+
+
+def load_networks(contract: PolicyContract, snapshot: Path, segmenter: Path) -> tuple[Policy, NetworkPerception]:
+    """Both actors, warm."""
+    policy, eyes = So101Policy(snapshot), So101Segmenter(segmenter)
+    policy.load()
+    eyes.load()
+    eyes.warm_up()
+    return NetworkPolicy(policy), NetworkPerception(eyes, None, contract.image.disparity.depth_epsilon_m)
 
 
 def lerobots(rate_hz: float, seconds: float) -> Stamps:
@@ -111,20 +128,40 @@ def figures(stamps: Stamps, rate_hz: float) -> dict[str, float]:
     }
 
 
+def schedule_kept(report: LoopReport) -> str:
+    """Our own figures: how late ticks were against the absolute schedule."""
+    late = report.lateness
+    return (
+        f"{100 * late.on_time():.2f} % of {late.ticks + late.missed} ticks within their period, late p50 "
+        f"{late.percentile_ms(50):.2f}, p99 {late.percentile_ms(99):.2f}, worst {late.worst_ns / 1e6:.1f} ms"
+    )
+
+
 def main(
     seconds: Annotated[float, typer.Option(help="of each run")] = 20.0,
     rate: Annotated[float, typer.Option(help="Hz")] = 30.0,
+    snapshot: Annotated[Path | None, typer.Option(help="*_snapshot.pt, with --segmenter")] = None,
+    segmenter: Annotated[Path | None, typer.Option(help="best.ckpt, with --snapshot")] = None,
 ) -> None:
     """Run both, print the table."""
     console = Console()
     theirs = figures(lerobots(rate, seconds), rate)
     priority = prefer_this_thread()
-    mine = figures(ours(rate, seconds), rate)
+    stamps, report = ours(rate, seconds)
+    mine = figures(stamps, rate)
+    kept = {"ours": schedule_kept(report)}
     level = figures(lerobots(rate, seconds), rate)  # with the priority that our loop asks for
     table = Table(title=f"{rate:g} Hz, {seconds:g} s each, simulated arm with camera, our thread {priority}")
     for column in ("loop", "rate Hz", "intervals ≤ period + 2 ms", "p99 |jitter| ms", "worst interval ms", "drift ms"):
         table.add_column(column)
     rows = {"ours": mine, "LeRobot record_loop": theirs, f"the same, thread {priority}": level}
+    if snapshot is not None and segmenter is not None:
+        stamps, report = ours(rate, seconds, (snapshot, segmenter))
+        rows["ours with networks"] = figures(stamps, rate)
+        made = "no decision came in time, the arm held"
+        if report.compute_ms:
+            made = f"{report.decisions} decisions of {np.median(report.compute_ms):.0f} ms (median)"
+        kept["ours with networks"] = f"{schedule_kept(report)} · {made}"
     for name, row in rows.items():
         table.add_row(
             name,
@@ -135,6 +172,8 @@ def main(
             f"{row['drift']:.1f}",
         )
     console.print(table)
+    for name, sentence in kept.items():
+        console.print(f"{name}: {sentence}", soft_wrap=True)
     ratios = [f"{other['jitter_p99'] / mine['jitter_p99']:.1f}" for other in (theirs, level)]
     console.print(f"p99 jitter: LeRobot's is {ratios[0]} times ours, {ratios[1]} times with our thread priority")
 
