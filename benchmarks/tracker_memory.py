@@ -99,7 +99,14 @@ def transformers_bytes(side: int, mask: np.ndarray) -> float:
     if side != 1024:
         raise ValueError("transformers' configuration is for 1024 px")
     model = Sam2VideoModel(config).eval()
-    session = Sam2VideoInferenceSession(video=None, video_height=mask.shape[0], video_width=mask.shape[1])
+    session = Sam2VideoInferenceSession(
+        video_height=mask.shape[0],
+        video_width=mask.shape[1],
+        inference_device=torch.device("cpu"),
+        inference_state_device=torch.device("cpu"),
+        video_storage_device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
     held = []
     with torch.inference_mode():
         for frame in range(PEER_FRAMES):
