@@ -24,7 +24,7 @@ from robot.tracking_client import TrackClient, add_target
 from tests.serve import scene
 from tests.serve.running import Service
 
-SETTLE_S = 20.0  # so that the killed replica has come back before the next kill: two are needed
+SETTLE_S = 12.0  # so that the killed replica has come back before the next kill: two are needed
 
 
 def main(kills: Annotated[int, typer.Option(min=1)] = 20, settle: float = SETTLE_S) -> None:

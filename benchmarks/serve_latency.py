@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from serve.backend import Backend
 from serve.settings import Limits, TrackingSettings
 from serve.tracking import TrackingHost
 from tests.serve import colour, scene
-from tests.serve.running import Service
+from tests.serve.running import free_port
 
 SERVER = {"models": {}, "tracking": {"backend": "tests.serve.colour:backend"}}
 TARGET = "0123456789abcdef"
@@ -144,9 +143,25 @@ def show(console: Console, title: str, spans: dict[str, np.ndarray], base: str) 
     console.print(table)
 
 
+def started(stack: ExitStack, settings: dict[str, Any]) -> str:
+    """The service on a cluster that the bare actor shares; host and port."""
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
+    import ray
+    from ray import serve as ray_serve
+
+    import serve
+
+    port = free_port()
+    ray.init(address="local", namespace="serve", include_dashboard=False, num_cpus=4, log_to_driver=False)
+    stack.callback(ray.shutdown)
+    ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
+    stack.callback(ray_serve.shutdown)
+    ray_serve.run(serve.app(settings), name="reafference", route_prefix="/")
+    return f"127.0.0.1:{port}"
+
+
 def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> None:
     """Run it."""
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     import ray
 
     console = Console()
@@ -159,15 +174,11 @@ def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> 
     )
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        service = Service(Path(folder), {**SERVER, "targets_dir": f"{folder}/targets"})
-        stack.callback(service.stop)
-        service.wait()
-        target = add_target(service.http, "disc", scene.archive())
-        client = stack.enter_context(TrackClient(f"{service.ws}/v1/track", [target], 30.0))
-        policy = RemotePolicy(f"{service.ws}/v1/policy", contract, 30.0)
+        address = started(stack, {**SERVER, "targets_dir": f"{folder}/targets"})
+        target = add_target(f"http://{address}", "disc", scene.archive())
+        client = stack.enter_context(TrackClient(f"ws://{address}/v1/track", [target], 30.0))
+        policy = RemotePolicy(f"ws://{address}/v1/policy", contract, 30.0)
         policy.offer()
-        ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False)
-        stack.callback(ray.shutdown)
         actor: Any = ray.remote(DirectActor).remote()
         ask = stack.enter_context(plain_server())
         image = given.image.astype(np.uint8) if given.image is not None else None

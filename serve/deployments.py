@@ -152,6 +152,13 @@ class Sessions:
             raise ReplicaLost(str(error)) from error
 
 
+def _going_down() -> bool:
+    """Whether this application is being deleted: Ray tells a replica so only when it has given up on its requests."""
+    name = ray_serve.get_replica_context().app_name
+    told = ray_serve.status().applications.get(name)
+    return told is None or told.status == "DELETING"
+
+
 @ray_serve.ingress()
 class Gateway:
     """The port. Stateless but for open connections."""
@@ -169,7 +176,7 @@ class Gateway:
                 raise NotReady("the control process was lost; it comes back with the arm idle") from error
 
         named = (Named("targets").ask, Named("policy").ask)
-        self._services = Services(settings, Sessions(tracker), *named, ask_control, ask_models, Metrics())
+        self._services = Services(settings, Sessions(tracker), *named, ask_control, ask_models, Metrics(), _going_down)
 
     def __serve_build_asgi_app__(self) -> Gate:
         """What Ray Serve hands requests to."""

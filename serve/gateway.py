@@ -7,10 +7,11 @@ real parts in one process. Every refusal is JSON `{"reason": …}` with a 4xx st
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from starlette.exceptions import HTTPException
 from serve.errors import BadUpload, NotReady, ServiceError, TooLarge
 from serve.metrics import Metrics
 from serve.policy import PolicySession
-from serve.schemas import Problem, StartRequest, Target
+from serve.schemas import PROTOCOL, Problem, StartRequest, Target
 from serve.settings import Settings
 from serve.sockets import Lobby
 from serve.track_socket import Tracking, TrackSession
@@ -34,6 +35,8 @@ log = logging.getLogger("ray.serve")
 VIEWER = Path(__file__).resolve().parent / "viewer"
 # Panels: joints at 10 Hz are smooth to the eye.
 STREAM_PERIOD_S = 0.1
+GAUGES_EVERY = 5
+GOODBYE_S = 2.0
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 404, 409, 413, 422, 429, 503)
 }
@@ -60,6 +63,7 @@ class Services:
     control: Ask
     models: Ask
     metrics: Metrics
+    ending: Callable[[], bool] = lambda: False  # whether the service is being taken down; may block for a moment
     lobby: Lobby = field(init=False)
     started_s: float = field(default_factory=time.time)
 
@@ -72,7 +76,8 @@ def build_api(services: Services) -> FastAPI:
     """The whole API."""
     api = FastAPI(
         title="Reafference",
-        version=importlib.metadata.version("ray") and "1",
+        version=str(PROTOCOL),
+        lifespan=lambda _: _watched(services),
         description="Tracker, policy and control as one live service. Websockets: /v1/track, /v1/policy, "
         "/v1/control/stream (messages in docs/serve.md).",
         responses=PROBLEMS,
@@ -84,6 +89,28 @@ def build_api(services: Services) -> FastAPI:
     _sockets(api, services)
     _page(api)
     return api
+
+
+@asynccontextmanager
+async def _watched(services: Services) -> AsyncIterator[None]:
+    watching = asyncio.create_task(_watch(services))
+    yield
+    watching.cancel()
+
+
+async def _watch(services: Services) -> None:
+    """Keep the gauges fresh; when the service is taken down say so to everybody, so that nothing is cut off."""
+    for second in itertools.count():
+        try:
+            if await asyncio.to_thread(services.ending):
+                await services.lobby.send_home(GOODBYE_S)
+                return
+            services.metrics.connections(len(services.lobby))
+            if second % GAUGES_EVERY == 0:
+                services.metrics.models(await services.models("health"))
+        except Exception as error:  # noqa: BLE001 - a look that fails is looked again
+            log.warning("the gateway could not look after the service: %s", str(error).splitlines()[0])
+        await asyncio.sleep(1.0)
 
 
 def _problems(api: FastAPI, services: Services) -> None:
@@ -125,7 +152,7 @@ def _health(api: FastAPI, services: Services) -> None:
         health = await services.models("health")
         services.metrics.models(health)
         return {
-            "protocol": 1,
+            "protocol": PROTOCOL,
             "up_s": round(time.time() - services.started_s, 1),
             "models": health,
             "connections": len(services.lobby),

@@ -1,10 +1,4 @@
-"""A person's way through the page, in headless Chromium against the running service: drop, watch, lock, start, stop.
-
-The screenshots go to REAFFERENCE_FIGURES where that is set (docs/figures: `make` them anew after a change of the page).
-"""
-
-import os
-from pathlib import Path
+"""A person's way through the page, in headless Chromium against the running service: drop, watch, lock, start, stop."""
 
 import av
 import numpy as np
@@ -23,20 +17,18 @@ def page():
     made.close()
 
 
-def ball_template(clip):
+def first_frame(clip):
     with av.open(str(clip)) as film:
-        image = next(film.decode(video=0)).to_ndarray(format="rgb24")
+        return next(film.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def ball_template(clip):
+    image = first_frame(clip)
     x0, y0, x1, y1 = BALL
     rgb = image[y0:y1, x0:x1].copy()
     rows, columns = np.mgrid[: y1 - y0, : x1 - x0]
     mask = (rows - (y1 - y0) / 2) ** 2 + (columns - (x1 - x0) / 2) ** 2 < 34**2
     return scene.zipped({"rgb_0.png": scene.png(rgb), "mask_0.png": scene.png(mask.astype(np.uint8) * 255)})
-
-
-def shoot(page, tmp_path, name):
-    folder = Path(os.environ.get("REAFFERENCE_FIGURES", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    page.shoot(folder / f"{name}.png")
 
 
 def test_a_person_locks_onto_a_target_and_drives_the_arm(service, page, shared_dir, tmp_path):
@@ -59,7 +51,7 @@ def test_a_person_locks_onto_a_target_and_drives_the_arm(service, page, shared_d
     page.wait("+document.querySelector('#arm').dataset.ticks > 100")
     page.wait("document.querySelector('#wrist').naturalWidth > 0")
     assert page.text("#joints") != first
-    shoot(page, tmp_path, "serve_tracking")
+    page.shoot(tmp_path / "tracking.png")
     page.click("#stop")
     page.wait("document.querySelector('#arm').dataset.phase === 'idle'")
 
@@ -67,7 +59,7 @@ def test_a_person_locks_onto_a_target_and_drives_the_arm(service, page, shared_d
     page.wait("document.querySelector('#arm').dataset.phase === 'running'")
     page.click("#estop")
     page.wait("document.querySelector('#arm').textContent === 'e-stop latched'")
-    shoot(page, tmp_path, "serve_estop")
+    page.shoot(tmp_path / "estop.png")
     page.click("#stop")
     page.wait("document.querySelector('#arm').dataset.phase === 'idle'")
     page.driver.execute_script("window.confirm = () => true")
