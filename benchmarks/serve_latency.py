@@ -31,7 +31,7 @@ from serve.backend import Backend
 from serve.settings import Limits, TrackingSettings
 from serve.tracking import TrackingHost
 from tests.serve import colour, scene
-from tests.serve.running import free_port
+from tests.serve.running import PATIENT, free_port
 
 SERVER = {"models": {}, "tracking": {"backend": "tests.serve.colour:backend"}}
 TARGET = "0123456789abcdef"
@@ -145,7 +145,7 @@ def show(console: Console, title: str, spans: dict[str, np.ndarray], base: str) 
 
 def started(stack: ExitStack, settings: dict[str, Any]) -> str:
     """The service on a cluster that the bare actor shares; host and port."""
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
+    os.environ.update(PATIENT)
     import ray
     from ray import serve as ray_serve
 

@@ -31,10 +31,10 @@ PATIENCE_S = 120.0
 class ZeroShot:
     """See backend.Backend."""
 
-    def __init__(self, segmenter: str, embedder: str, profile: str, views: int) -> None:
+    def __init__(self, segmenter: str, embedder: str, profile: str, views: int, device: str) -> None:
         far = Named(embedder, PATIENCE_S)
         self._embedder = FarEmbedder(far, far.call("told", "name"), far.call("told", "fingerprint"))
-        self._maker = Maker(Named(segmenter, PATIENCE_S), self._embedder, profile)
+        self._maker = Maker(Named(segmenter, PATIENCE_S), self._embedder, profile, device)
         self._views = views
 
     def tracker(self) -> TrackerLike:
@@ -88,7 +88,11 @@ def _plain(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def backend(
-    segmenter: str = "segmenter", embedder: str = "embedder", profile: str = "edge", views: int = 42
+    segmenter: str = "segmenter",
+    embedder: str = "embedder",
+    profile: str = "edge",
+    views: int = 42,
+    device: str = "cpu",
 ) -> ZeroShot:
-    """Names of the two actors; `edge` or `gpu` proposals; views per rendered mesh, 42 or 162."""
-    return ZeroShot(segmenter, embedder, profile, views)
+    """Names of the two actors; `edge` or `gpu` proposals; views per rendered mesh, 42 or 162; the decoder's device."""
+    return ZeroShot(segmenter, embedder, profile, views, device)

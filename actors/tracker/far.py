@@ -52,8 +52,8 @@ class FarEmbedder:
 class FarFlow(FlowBackend):
     """Optical flow here, the picture encoder elsewhere; the sessions of a process share the small mask decoder."""
 
-    def __init__(self, desk: Desk, encoder: Encoder, network: Any) -> None:
-        super().__init__(desk)
+    def __init__(self, desk: Desk, encoder: Encoder, network: Any, device: str) -> None:
+        super().__init__(desk, device)
         self._far = encoder
         self._model = network
 
@@ -65,7 +65,7 @@ class FarFlow(FlowBackend):
             from models.mobile_sam.geometry import Fit
 
             found = self._far.embed(image)
-            held = (image, torch.tensor(found.features)[None], Fit.of(found.height, found.width))
+            held = (image, torch.tensor(found.features, device=self._device)[None], Fit.of(found.height, found.width))
             self._encoded = held
         return held[1], held[2]
 
@@ -73,11 +73,14 @@ class FarFlow(FlowBackend):
 class Maker:
     """Makes trackers and banks around two far objects. Call from any thread."""
 
-    def __init__(self, encoder: Encoder, embedder: FarEmbedder, profile: str = "edge", threads: int = 1) -> None:
+    def __init__(
+        self, encoder: Encoder, embedder: FarEmbedder, profile: str = "edge", device: str = "cpu", threads: int = 1
+    ) -> None:
+        """`device` and `threads` are for the mask decoder, which works in this process."""
         if profile not in PROFILES:
             raise ValueError(f"there is no profile {profile!r}; choose {' or '.join(PROFILES)}")
         self._encoder, self._embedder, self._profile = encoder, embedder, PROFILES[profile]
-        self._threads = threads
+        self._device, self._threads = device, threads
         self._lock = threading.Lock()
         self._network: Any = None
 
@@ -86,7 +89,7 @@ class Maker:
         network = self._decoder()
 
         def backend(desk: Desk) -> FarFlow:
-            return FarFlow(desk, self._encoder, network)
+            return FarFlow(desk, self._encoder, network, self._device)
 
         embedder: Any = self._embedder
         return Tracker(background=True, make_backend=backend, embedder=embedder, profile=self._profile)
@@ -105,7 +108,7 @@ class Maker:
 
                 # A replica works on several sessions at once: each takes one core, not all of them.
                 torch.set_num_threads(self._threads)
-                self._network = load_mobile_sam(weights.path_of(WEIGHT_NAME), "cpu")
+                self._network = load_mobile_sam(weights.path_of(WEIGHT_NAME), self._device)
             return self._network
 
 

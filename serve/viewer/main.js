@@ -52,7 +52,7 @@ function show(listing) {
     tick.checked = chosen.has(target.id);
     tick.onchange = () => { tick.checked ? chosen.add(target.id) : chosen.delete(target.id); ready(); };
     label.htmlFor = tick.id; label.title = target.why || target.name;
-    let told = tag("small", target.state === "ready" ? `${target.views} views` : target.state);
+    let told = tag("small", target.state === "ready" ? `${target.views} view${target.views === 1 ? "" : "s"}` : target.state);
     if (target.state === "building") { told = tag("progress"); told.value = target.progress; }
     remove.title = "Delete"; remove.type = "button";
     remove.onclick = () => ask("DELETE", `/v1/targets/${target.id}`).then(() => { chosen.delete(target.id); ready(); targets(); }, (error) => say("refused", error.message));

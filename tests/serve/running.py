@@ -17,6 +17,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_WITHIN_S = 240.0
+# Ray gives its own start 30 s and its workers the lowest priority; a machine that is busy with tests needs more of both.
+PATIENT = {"RAY_raylet_start_wait_time_s": "180", "RAY_worker_niceness": "0"}
 
 
 def free_port():
@@ -39,13 +41,7 @@ class Service:
         path = self.folder / "service.yaml"
         path.write_text(yaml.safe_dump(config))
         # A cluster of its own, whatever else runs on this machine.
-        env = {
-            **os.environ,
-            "RAY_ADDRESS": "local",
-            "RAY_TMPDIR": "/tmp",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            "RAY_worker_niceness": "0",
-        }
+        env = {**os.environ, **PATIENT, "RAY_ADDRESS": "local", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         if token:
             env["REAFFERENCE_TOKEN"] = token
         with self.log.open("wb") as log:
