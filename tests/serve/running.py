@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_WITHIN_S = 240.0
-# Ray gives its own start 30 s and its workers the lowest priority; a machine that is busy with tests needs more of both.
+# Ray gives its own start 30 s and its workers a low priority; a machine that is busy with tests needs more of both.
 PATIENT = {"RAY_raylet_start_wait_time_s": "180", "RAY_worker_niceness": "0"}
 
 
