@@ -18,10 +18,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import numpy as np
+import ray
 import typer
+from ray import serve as ray_serve
 from rich.console import Console
 from rich.table import Table
 
+import serve
 from robot import wire
 from robot.client import RemotePolicy
 from robot.contract import load_contract
@@ -31,7 +34,7 @@ from serve.backend import Backend
 from serve.settings import Limits, TrackingSettings
 from serve.tracking import TrackingHost
 from tests.serve import colour, scene
-from tests.serve.running import PATIENT, free_port
+from tests.serve.running import free_port, start_ray
 
 SERVER = {"models": {}, "tracking": {"backend": "tests.serve.colour:backend"}}
 TARGET = "0123456789abcdef"
@@ -145,14 +148,8 @@ def show(console: Console, title: str, spans: dict[str, np.ndarray], base: str) 
 
 def started(stack: ExitStack, settings: dict[str, Any]) -> str:
     """The service on a cluster that the bare actor shares; host and port."""
-    os.environ.update(PATIENT)
-    import ray
-    from ray import serve as ray_serve
-
-    import serve
-
     port = free_port()
-    ray.init(address="local", namespace="serve", include_dashboard=False, num_cpus=4, log_to_driver=False)
+    start_ray()
     stack.callback(ray.shutdown)
     ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
     stack.callback(ray_serve.shutdown)
@@ -162,8 +159,6 @@ def started(stack: ExitStack, settings: dict[str, Any]) -> str:
 
 def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> None:
     """Run it."""
-    import ray
-
     console = Console()
     jpegs = [scene.jpeg(scene.frame(index)) for index in range(50)]
     contract = load_contract("pick101_v19")

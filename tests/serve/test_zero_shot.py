@@ -14,7 +14,6 @@ from robot import wire
 from serve.zero_shot import _plain
 from tests.serve import scene
 
-
 # Nothing is searched for in the dark: a search takes MobileSAM seconds.
 DARK = np.zeros((120, 160, 3), np.uint8)
 

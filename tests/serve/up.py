@@ -13,6 +13,7 @@ import yaml
 from ray import serve as ray_serve
 
 import serve
+from tests.serve.running import start_ray
 
 
 def main():
@@ -20,7 +21,7 @@ def main():
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
-    ray.init(address="local", namespace="serve", include_dashboard=False, num_cpus=4, log_to_driver=True)
+    start_ray()
     ray_serve.start(http_options=config["http_options"])
     application = config["applications"][0]
     ray_serve.run(serve.app(application["args"]), name=application["name"], route_prefix="/")
