@@ -26,8 +26,8 @@ from robot.loop import TickRecord
 from robot.priority import give_way
 from robot.records import JOINTS, N_JOINTS, Observation
 
-# Twelve seconds at 50 Hz, 0.3 GB of pictures: at half the speed (a busy machine) an episode of 20 s still fits. A writer
-# that falls further behind will not catch up, and memory would grow.
+# Twelve seconds at 50 Hz, 0.3 GB of pictures: at half the speed (a busy machine) an episode of 20 s still fits.
+# A writer that falls further behind will not catch up, and memory would grow.
 QUEUE_LENGTH = 600
 # LeRobot drops pictures, and only logs it, when this one stays full for 0.1 s: all behind it would be shifted.
 ENCODER_QUEUE_LENGTH = 60
