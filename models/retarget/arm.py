@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from models.kinematics import ur
-from models.retarget.motion import BoolArray, Flag, FloatArray, check_times, held, limited
+from models.retarget.motion import Flag, FloatArray, check_times, held, limited
 
 # A comfortable pose to begin from: elbow up, flange forward.
 READY_RAD = np.array([0.0, -1.2, 1.6, -0.4, 1.57, 0.0])
