@@ -59,7 +59,21 @@ HAND_POSE = (
     Column("box", pa.list_(pa.float32(), 4), "x0, y0, x1, y1 around the landmarks in pixels; may reach past the frame"),
 )
 
-TABLES: dict[str, tuple[Column, ...]] = {"masks": MASKS, "hand_pose": HAND_POSE}
+MAPPING = (
+    *FRAME,
+    Column("pose", pa.list_(pa.float32()), "16 joint angles in radians: index, middle, ring, thumb, palm outwards"),
+    PTS,
+    Column("hand_id", pa.int64(), "the hand of hand_pose that this follows"),
+    Column("robot", pa.string(), "allegro_left or allegro_right, the side of most of the track"),
+    Column("flags", pa.int64(), "sum of 1 a tip was missing, 2 held: no usable hand, 4 slowed: the track jumped"),
+    Column(
+        "tip_error_m",
+        pa.list_(pa.float32()),
+        "distance of the robot's four tips from the scaled human ones, seen from the wrist; NaN where none was seen",
+    ),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {"masks": MASKS, "hand_pose": HAND_POSE, "mapping": MAPPING}
 
 
 def schema_of(table: str) -> pa.Schema:

@@ -117,13 +117,11 @@ class HandRetargeter:
         angles = first.expand(frames, 16).clone()
         rows = torch.arange(0, frames, STRIDE)
         angles[rows] = self._solve(_rows(goal, rows), angles[rows], angles[rows], FIRST_STEPS, FIRST_STAY)
-        stride = STRIDE // 2
-        while stride:
+        for stride in (2**k for k in reversed(range(STRIDE.bit_length() - 1)) if 2**k < frames):
             rows = torch.arange(stride, frames, 2 * stride)
             after = torch.where(rows + stride < frames, rows + stride, rows - stride)
             between = (angles[rows - stride] + angles[after]) / 2
             angles[rows] = self._solve(_rows(goal, rows), between, between, BETWEEN_STEPS)
-            stride //= 2
         return angles
 
     def _sweep(self, goal: Targets, angles: Tensor, known: Tensor) -> Tensor:

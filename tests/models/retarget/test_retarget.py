@@ -105,6 +105,12 @@ def test_where_the_hand_is_and_how_it_is_turned_does_not_matter(track):
     assert np.abs(a - b).max() < 0.02
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 15, 33])
+def test_tracks_of_any_length_are_retargeted(track, frames):
+    motion = HandRetargeter("right").retarget(track.keypoints_m[:frames], "right", track.time_s[:frames])
+    assert motion.angles_rad.shape == (frames, 16) and np.median(motion.tip_error_m) < 0.04
+
+
 def test_missing_tips_and_broken_hands_are_held_and_flagged(track):
     points = track.keypoints_m[:30].copy()
     points[10, 8] = np.nan  # one tip

@@ -1,0 +1,93 @@
+"""`dex_retarget:batched`: the hands of `hamer` as angles of an Allegro hand of the same side. Writes mapping.
+
+Reads hand_pose only, no image. Each hand's track is retargeted as a whole (models/retarget), so its joints move
+smoothly and within their limits and speed. The wrist's place in metres is not known from one picture: arm angles are
+not made here. Run by task.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field
+
+from data_jobs.egoworld.operators.base import OperatorSpec
+from data_jobs.egoworld.records import Clip
+from data_jobs.egoworld.schemas import schema_of
+from data_jobs.runs.strict import Strict
+
+if TYPE_CHECKING:
+    from models.retarget.hand import HandRetargeter
+
+SIDES = ("left", "right")
+
+
+class BatchedParams(Strict):
+    """Parameters of `dex_retarget:batched`."""
+
+    objective: Literal["pinch", "vector"] = Field("pinch", description="pinch closes fingers where the person's touch")
+    scaling: float = Field(1.22, gt=0.2, lt=5, description="size of the robot's hand over the person's")
+
+
+class BatchedRetarget:
+    """Owns one retargeter per side."""
+
+    Params: ClassVar[type[BaseModel]] = BatchedParams
+    FOREIGN: ClassVar[tuple[str, ...]] = ()
+    spec: ClassVar[OperatorSpec] = OperatorSpec(
+        key="dex_retarget",
+        backend="batched",
+        version=1,
+        table="mapping",
+        licence="Apache-2.0",
+        upstream=("hamer",),
+        preload=("models.retarget.hand",),
+    )
+
+    def __init__(self, params: BatchedParams) -> None:
+        self._params = params
+        self._retargeters: dict[str, HandRetargeter] = {}
+
+    @staticmethod
+    def weights(params: BatchedParams) -> tuple[str, ...]:
+        """None: kinematics needs no weights."""
+        return ()
+
+    def load(self) -> None:
+        """Build both hands."""
+        from models.retarget.hand import HandRetargeter  # here: the command line must not wait for torch
+
+        self._retargeters = {side: HandRetargeter(side, self._params.objective, self._params.scaling) for side in SIDES}
+
+    def run(self, clip: Clip, upstream: Mapping[str, pa.Table], window_frames: int) -> pa.Table:
+        """One row per row of hand_pose, in the same order."""
+        if not self._retargeters:
+            raise RuntimeError("dex_retarget:batched is not loaded; call load() first")
+        hands = upstream["hamer"]
+        parts = [self._track(hands, identity) for identity in pc.unique(hands["hand_id"]).to_pylist()]
+        table = pa.concat_tables([schema_of("mapping").empty_table(), *parts])
+        return table.sort_by([("frame_index", "ascending"), ("hand_id", "ascending")]).combine_chunks()
+
+    def _track(self, hands: pa.Table, identity: int) -> pa.Table:
+        mine = hands.filter(pc.equal(hands["hand_id"], identity)).sort_by("frame_index")
+        seen = mine["handedness"].to_pylist()
+        # A track is one hand: frames in which its side was misread do not change the robot's hand.
+        side = max(SIDES, key=seen.count)
+        points = np.stack(mine["pose"].to_numpy(zero_copy_only=False)).astype(np.float64).reshape(-1, 21, 3)
+        motion = self._retargeters[side].retarget(points, side, mine["timestamp_s"].to_numpy())
+        values = {
+            **{name: mine[name] for name in ("frame_index", "timestamp_s", "pts", "hand_id")},
+            "pose": list(motion.angles_rad.astype(np.float32)),
+            "robot": [f"allegro_{side}"] * len(mine),
+            "flags": motion.flags.astype(np.int64),
+            "tip_error_m": list(motion.tip_error_m.astype(np.float32)),
+        }
+        return pa.table(values, schema=schema_of("mapping"))
+
+    def close(self) -> None:
+        """Drop the retargeters."""
+        self._retargeters = {}
