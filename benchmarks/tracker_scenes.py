@@ -142,6 +142,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--output", type=Path, help="write the overlays here, to look at")
     arguments.add_argument("--points", type=int, default=12, help="per side")
+    arguments.add_argument("--only", default="", help="runs whose line begins with this")
     arguments.add_argument("--object", type=int, default=9, help="of LM-O")
     given = arguments.parse_args()
     console = Console(highlight=False, soft_wrap=True)
@@ -155,13 +156,23 @@ def main() -> None:
     embedder.load()
     bank = make_bank("object", list(render_views(mesh, 42, SPRITE_PX)), embedder)
     # The same shape in other colours.
-    double = sprite(Mesh(mesh.vertices_m, mesh.faces, mesh.rgb[:, ::-1]), 0.6)
+    other = Mesh(mesh.vertices_m, mesh.faces, mesh.rgb[:, ::-1])
+    double = sprite(other, 0.6)
+    known = make_bank("look-alike", list(render_views(other, 42, SPRITE_PX)), embedder)
     thing, behind = sprite(mesh, 0.6), background()
     profile = replace(PROFILES["edge"], points_per_side=given.points)
-    sides = {"ours": Patience(), "never compared again": Patience(track_every=NEVER, suspect_every=NEVER)}
+    sides = {
+        "ours": (Patience(), ()),
+        "look-alike's bank given": (Patience(), (known,)),
+        "never compared again": (Patience(track_every=NEVER, suspect_every=NEVER), ()),
+    }
     for name, scene in scenes(thing, double).items():
-        for side, patience in sides.items():
-            tracker = Tracker(background=False, embedder=embedder, profile=profile, patience=patience)
+        for side, (patience, distractors) in sides.items():
+            if given.only and not f"{name}, {side}".startswith(given.only):
+                continue
+            tracker = Tracker(
+                background=False, embedder=embedder, profile=profile, patience=patience, distractors=distractors
+            )
             tracker.load()
             tracker.add_target(bank)
             film = Film(given.output / f"{name}-{side.split()[0]}.mp4") if given.output else None

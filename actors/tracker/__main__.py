@@ -167,6 +167,7 @@ def run(
     output: Annotated[Path, typer.Option(help="the film to write; the states go beside it as .jsonl")] = Path(
         "tracking_output.mp4"
     ),
+    distractor: Annotated[list[Path] | None, typer.Option(help="a bank of a look-alike to be kept apart")] = None,
     profile: Annotated[ProfileName, typer.Option(help="edge: 256 points in 16s")] = ProfileName.edge,
     sam2: Annotated[
         Path | None, typer.Option(help="a SAM 2 checkpoint; MobileSAM and optical flow unless given")
@@ -196,6 +197,7 @@ def run(
             make_backend=make_backend,
             embedder=Embedder(embedder, device=device, dtype=dtype),
             profile=PROFILES[profile.value],
+            distractors=[read_bank(path) for path in distractor or ()],
         )
         tracker.load()
         for bank in banks:

@@ -47,7 +47,7 @@ class Searcher:
         self._decoder, self._embedder, self._profile = decoder, embedder, profile
 
     def search(self, image: np.ndarray, sought: Mapping[str, Sought], rivals: Sequence[Bank] = ()) -> dict[str, Found]:
-        """One answer per name. `rivals` are all banks in use: a candidate must be more like its own than like any."""
+        """One answer per name. `rivals`: a candidate must be more like its own bank than like any of them."""
         decoder = self._decoder(image)
         answers = {}
         for region, names in _by_region(sought):

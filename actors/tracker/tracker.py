@@ -9,7 +9,7 @@ anyone has no position, a search of this frame begins at the desk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -37,7 +37,7 @@ class Tracker:
 
     `background` searches in a thread, so that `step` never waits for one (a live camera); False searches in line, so
     that equal frames give equal states (a film). `make_backend` gets the desk; the default is MobileSAM and optical
-    flow on the CPU.
+    flow on the CPU. `distractors` are banks of things that are never followed: a candidate must be less like them.
     """
 
     def __init__(
@@ -48,12 +48,14 @@ class Tracker:
         embedder: Embedder | None = None,
         profile: Profile = PROFILES["edge"],
         patience: Patience | None = None,
+        distractors: Sequence[Bank] = (),
     ) -> None:
         self._desk = Desk(background)
         self._backend: Backend = make_backend(self._desk)
         self._embedder = embedder or Embedder()
         self._searcher = Searcher(self._backend.decoder, self._embedder, profile)
         self._patience = patience or Patience()
+        self._distractors = tuple(distractors)
         self._targets: dict[str, Target] = {}
         self._frame, self._time_ns, self._next_search = -1, -1, 0
         self._size: tuple[int, int] | None = None
@@ -77,7 +79,8 @@ class Tracker:
         name = bank.name if name is None else name
         if name in self._targets:
             raise ValueError(f"a target is called {name!r} already; give this one another name")
-        bank.require(self._embedder)
+        for each in (bank, *self._distractors):
+            each.require(self._embedder)
         self._targets[name] = Target(bank, self._patience)
         return name
 
@@ -170,7 +173,7 @@ class Tracker:
             self._next_search = self._frame + self._patience.search_every
         height, width = image.shape[:2]
         sought = {name: Sought(each.bank, each.region_01(height, width)) for name, each in seekers.items()}
-        rivals = [target.bank for target in self._targets.values()]
+        rivals = [*(target.bank for target in self._targets.values()), *self._distractors]
         self._carrier = Carrier(Grey.of(image)) if self._desk.background else None
         self._search = self._desk.submit(lambda: self._searcher.search(image, sought, rivals))
         self._take_up(now)

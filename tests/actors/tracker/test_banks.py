@@ -39,6 +39,26 @@ def test_its_own_views_are_most_alike(embedder, toy_bank):
     assert len(toy_bank.likeness(embedder.embed(image, []))) == 0
 
 
+def test_a_candidate_must_be_less_like_a_distractor(embedder, toy_bank):
+    from dataclasses import replace
+
+    from actors.tracker.records import Reason
+    from actors.tracker.search import _best
+    from models.proposals import Proposals
+
+    image, ball = toy(80, 60)
+    one = np.zeros(1, np.float32)
+    proposals = Proposals(ball[None], np.zeros((1, 4), np.float32), one, one, np.zeros((1, 2), np.float32))
+    found = embedder.embed(image, [ball])
+    other = make_bank(
+        "grey", [View(image.mean(axis=2, keepdims=True).repeat(3, 2).astype(np.uint8), ball, None)], embedder
+    )
+    assert _best(proposals, found, toy_bank, [other]).reason is Reason.CANDIDATE
+    assert _best(proposals, found, other, [toy_bank]).reason is Reason.ALL_REJECTED
+    twin = replace(toy_bank, name="twin")
+    assert _best(proposals, found, toy_bank, [twin]).reason is Reason.ALL_REJECTED
+
+
 def test_one_template_is_enough(embedder):
     bank = make_bank("toy", [View(*toy(80, 60), None)], embedder)
     assert bank.likeness(embedder.embed(*[toy(60, 50)[0], [toy(60, 50)[1]]]))[0] > 0.8
