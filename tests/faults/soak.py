@@ -33,7 +33,8 @@ ROLES = ("driver", "worker", "sandbox", "ledger", "raylet", "ledger_file")
 ONLY_AT_WORK = ("worker", "sandbox")  # exist only while clips are left
 HEALTHY_MS = 40.0  # slow enough that a run lasts longer than it takes to strike
 FRAMES_PER_CLIP = 10
-STALL_S = 600.0  # without a new clip, letter or end of the driver for this long, a run counts as hung; Ray may take minutes to start
+# Without a new clip, letter or end of the driver for this long, a run counts as hung; Ray may take minutes to start.
+STALL_S = 600.0
 LINGER_S = 60.0  # what killed drivers left behind must be gone by itself this long after the last one
 
 
