@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.faults.soak import ROLES, soak_once
+from tests.faults.soak import ONLY_AT_WORK, ROLES, soak_once
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kills_at_any_time_leave_no_trace_in_the_result(tmp_path):
     tally = soak_once(tmp_path, kills=9, clips=200, seed=1)
     assert sum(tally.kills.values()) == 9
-    assert set(tally.kills) == set(ROLES)
+    # A kill that came when nothing was left to work on struck the driver instead.
+    assert set(tally.kills) >= set(ROLES) - set(ONLY_AT_WORK)
