@@ -170,10 +170,11 @@ def test_a_client_that_vanishes_in_the_middle_of_a_frame(service, disc):
             socket.socket.close()
 
 
-def test_a_thousand_connections_are_answered_and_the_first_one_goes_on(service, disc):
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_crowd_of_connections_is_answered_and_the_first_one_goes_on(service, disc, count):
     with bystander(service, disc):
         held, refused = [], 0
-        for _ in range(1000):
+        for _ in range(count):
             socket = connect(f"{service.ws}/v1/track", compression=None, open_timeout=30)
             held.append(socket)
             if len(held) > 60:  # keep the machine's own limit of open files out of it
@@ -186,7 +187,7 @@ def test_a_thousand_connections_are_answered_and_the_first_one_goes_on(service, 
                 oldest.socket.close()
         for socket in held:
             socket.socket.close()
-        assert refused > 100
+        assert refused > count / 4
 
 
 def test_a_page_of_another_site_cannot_open_a_socket(service):
