@@ -173,6 +173,8 @@ def test_official_lists_have_their_published_sizes_and_do_not_overlap():
     table = split_table("v1.0-trainval")
     sizes = {split: sum(s == split for s in table.values()) for split in ("train", "held_out", "val")}
     assert sizes == {"train": 630, "held_out": 70, "val": 150} and len(table) == 850
+    # Held out: every fifth scene of the half that the official lists keep for tracking.
+    assert [s for s, split in table.items() if split == "held_out"] == list(scene_names("train_track")[::5])
     assert not set(scene_names("test")) & set(table)
     assert split_of("scene-0553", "v1.0-mini") == "train" and split_of("scene-0103", "v1.0-mini") == "val"
     with pytest.raises(InputError):
