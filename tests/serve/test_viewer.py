@@ -35,6 +35,8 @@ def test_a_person_locks_onto_a_target_and_drives_the_arm(service, page, shared_d
     clip = shared_dir / "data" / "videos" / "cups.mp4"
     page.open(service.http)
     page.wait("document.querySelector('#health').textContent === 'healthy'")
+    # The page asks before it releases an emergency stop, which a test before this one may have left behind.
+    page.driver.execute_script("window.confirm = () => true")
 
     page.drop("#drop", "yellow ball.zip", ball_template(clip))
     page.wait("document.querySelector('[data-state=ready] input:checked')")
@@ -62,7 +64,6 @@ def test_a_person_locks_onto_a_target_and_drives_the_arm(service, page, shared_d
     page.shoot(tmp_path / "estop.png")
     page.click("#stop")
     page.wait("document.querySelector('#arm').dataset.phase === 'idle'")
-    page.driver.execute_script("window.confirm = () => true")
     page.click("#start")
     page.wait("document.querySelector('#arm').dataset.phase === 'running'")
     page.click("#stop")
