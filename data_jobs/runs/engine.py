@@ -86,7 +86,7 @@ def run_ray(host: Host, todo: pa.Table, ledger: Any, epoch: int) -> Iterator[Out
         batch_size=None,
         batch_format="pyarrow",
         # A pool that may shrink: when a node dies, the actor that no longer has a place gets that of an idle one, and
-        # with it the blocks it holds. In a pool of fixed size it would wait for ever.
+        # with it the blocks it holds. In a pool of fixed size none is given up.
         compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
     )
