@@ -119,6 +119,10 @@ class EgoworldConfig(Strict):
         None, discriminator="method", description="default: fixed_stride, or the scenedetect block if that is given"
     )
     operators: OperatorsConfig = OperatorsConfig()
+    allow_licence: tuple[str, ...] = Field(
+        (),
+        description="licences beyond the permissive ones that this run may use, word for word as the operator has it",
+    )
     guard: GuardConfig = GuardConfig()
     speed_of_light: SpeedOfLightConfig = SpeedOfLightConfig()
     parquet: ParquetConfig = ParquetConfig()

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_jobs.egoworld.config import EgoworldConfig, OperatorConfig
-from data_jobs.egoworld.operators.base import Operator, OperatorSpec
-from data_jobs.egoworld.operators.registry import operator_class
+from data_jobs.egoworld.licences import refuse_unpermitted
+from data_jobs.egoworld.operators.base import Operator, OperatorSpec, spec_of
+from data_jobs.egoworld.operators.registry import KEYS, operator_class
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import PUBLISH, RetryPolicy
 from data_jobs.runs.keys import artifact_key
@@ -30,8 +31,8 @@ class Stage:
 
     @property
     def spec(self) -> OperatorSpec:
-        """The operator's fixed facts."""
-        return self.operator.spec
+        """The operator's facts under this run's parameters."""
+        return spec_of(self.operator, self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,22 @@ def make_plan(config: EgoworldConfig, weight_sha256: Callable[[str], str]) -> tu
     wanted = {key: operator for key, operator in config.operators.by_key().items() if operator.enabled}
     if not wanted:
         raise RunError("no operator is enabled: set operators.<name>.enabled for at least one of sam2, hamer")
-    for key in list(wanted):
-        for upstream in operator_class(key, wanted[key].backend).spec.upstream:
+    # Every word of the config is checked before any file is: a typing error must not wait for a download.
+    params: dict[str, Any] = {}
+    for key in reversed(config.operators.by_key()):  # from the end of the data, so that what is read is known by then
+        if key not in wanted:
+            continue
+        params[key] = _params(key, wanted[key])
+        spec = spec_of(operator_class(key, wanted[key].backend), params[key])
+        refuse_unpermitted(spec, config.allow_licence)
+        for upstream in spec.upstream:
+            if KEYS.index(upstream) >= KEYS.index(key):
+                raise RunError(
+                    f"operators.{key}.params.upstream: {upstream} comes after {key}; the order is {', '.join(KEYS)}"
+                )
             wanted.setdefault(upstream, getattr(config.operators, upstream))
     notices: list[str] = []
     ordered = {key: wanted[key] for key in config.operators.by_key() if key in wanted}
-    # Every word of the config is checked before any file is: a typing error must not wait for a download.
-    params = {key: _params(key, operator) for key, operator in ordered.items()}
     stages = [_stage(key, operator, params[key], weight_sha256, notices) for key, operator in ordered.items()]
     return Plan(tuple(stages), config), notices
 

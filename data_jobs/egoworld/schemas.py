@@ -73,7 +73,41 @@ MAPPING = (
     ),
 )
 
-TABLES: dict[str, tuple[Column, ...]] = {"masks": MASKS, "hand_pose": HAND_POSE, "mapping": MAPPING}
+POSE_7 = "3 metres x, y, z then the unit quaternion w, x, y, z"
+
+OBJECT_POSE = (
+    *FRAME,
+    Column("pose", pa.list_(pa.float32(), 7), f"camera_from_object: {POSE_7}; NaN where none was found"),
+    PTS,
+    Column("object_id", pa.int64(), "identity within the clip: the object_id of masks where a mask led to the pose"),
+    Column("object", pa.string(), "name of the CAD model"),
+    Column("score", pa.float32(), "confidence of the pose, 0..1; templates: overlap of the drawn model and the mask"),
+    Column("flags", pa.int64(), "sum of 1 refined: points of the picture agreed with the model, 2 guessed intrinsics"),
+)
+
+FAST3R_POSE = (
+    *FRAME,
+    Column(
+        "pose",
+        pa.list_(pa.float32(), 7),
+        "camera_from_world: x, y, z in a unit of the clip's own, then the unit quaternion w, x, y, z; NaN where none",
+    ),
+    PTS,
+    Column("outcome", pa.string(), "of the clip: reconstructed, no_parallax, too_few_matches or too_short"),
+    Column("camera", pa.list_(pa.float32(), 4), "focal length x, y and principal point x, y in pixels; NaN where none"),
+    Column("reprojection_px", pa.float32(), "mean distance of the points seen here from where they were matched"),
+    Column(
+        "points", pa.list_(pa.float32()), "x, y, z of every sparse point first seen in this frame, world, same unit"
+    ),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "masks": MASKS,
+    "hand_pose": HAND_POSE,
+    "object_pose": OBJECT_POSE,
+    "mapping": MAPPING,
+    "fast3r_pose": FAST3R_POSE,
+}
 
 
 def schema_of(table: str) -> pa.Schema:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.spawn import Remote, spawn
 from data_jobs.runs.errors import RunError
@@ -78,3 +80,39 @@ def remote_ledger(path: str, job: str, run_id: str) -> Remote:
     with suppress(ValueError):
         Remote(name).kill()  # left by a driver that died on a cluster that lived on
     return spawn(MeteredLedger, name, path, job, run_id, on_this_node=True)
+
+
+# How a sandbox, which is no process of Ray's, finds the cluster that its worker belongs to.
+ADDRESS_VARIABLE = "REAFFERENCE_RAY_ADDRESS"
+
+
+def tell_address() -> None:
+    """Leave the cluster's address for the sandboxes that this worker will fork."""
+    os.environ[ADDRESS_VARIABLE] = ray.get_runtime_context().gcs_address
+
+
+def call_in_environment(runtime_env: Mapping[str, Any], function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)` in a Ray runtime environment on this machine; its exceptions are raised here as they are.
+
+    RunError when there is no cluster, or Ray cannot make the environment. The function's module travels along, so the
+    environment needs nothing of ours, only the same Python and Ray.
+    """
+    if not ray.is_initialized():
+        address = os.environ.get(ADDRESS_VARIABLE)
+        if address is None:
+            raise RunError("runtime_env needs Ray: use --engine ray, or put the environment's interpreter into command")
+        with quiet_stderr():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # The worker that waits holds the processor already: the command runs on its share.
+    remote = ray.remote(function).options(
+        num_cpus=0, max_retries=0, runtime_env=dict(runtime_env), scheduling_strategy=here
+    )
+    try:
+        return ray.get(remote.remote(*args))
+    except ray.exceptions.RuntimeEnvSetupError as error:
+        reason = " ".join(str(error).split())[:500]
+        raise RunError(f"Ray cannot make the runtime_env: {reason}") from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error

@@ -120,6 +120,9 @@ class UnitWorker:
 
     def __init__(self, host: Host, ledger: Any, epoch: int) -> None:
         self.ledger = Telling(ledger)
+        from data_jobs.runs.cluster import tell_address
+
+        tell_address()
         self.guard = host.guard(self.ledger, epoch, f"pid {os.getpid()}", isolated=True)
         self.guard.executor.start()
 

@@ -18,5 +18,13 @@ class TransientError(Exception):
     """May go away by itself (network, busy file): retried with back-off."""
 
 
+class OverdueError(Exception):
+    """A command of the user's did not end within its own time: cause `timeout`, tried again."""
+
+
+class CommandDied(Exception):
+    """A command of the user's was ended by a signal: cause `worker_crash`, tried again."""
+
+
 class ResourceError(Exception):
     """Too little memory for this window: retried with half the window, then a dead letter."""

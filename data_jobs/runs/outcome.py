@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from data_jobs.runs.errors import InputError, ResourceError, RunError, TransientError
+from data_jobs.runs.errors import CommandDied, InputError, OverdueError, ResourceError, RunError, TransientError
 from data_jobs.runs.keys import pretty_json
 
 Cause = Literal["input", "transient", "resource", "bug", "worker_crash", "timeout"]
@@ -47,6 +47,10 @@ def cause_of(error: BaseException) -> Cause:
     """Class of cause of an exception: whose fault it is, and so whether trying again can help."""
     if isinstance(error, InputError):
         return "input"
+    if isinstance(error, OverdueError):
+        return "timeout"
+    if isinstance(error, CommandDied):
+        return "worker_crash"
     # torch.OutOfMemoryError by name: this module must not import torch.
     if isinstance(error, ResourceError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "resource"

@@ -34,6 +34,13 @@ class OperatorSpec:
         return f"{self.key}:{self.backend}"
 
 
+def spec_of(operator: type[Operator], params: Any) -> OperatorSpec:
+    """The operator's facts under these parameters, which may decide licence and upstream (`specified`)."""
+    specified = getattr(operator, "specified", None)
+    spec: OperatorSpec = specified(params) if specified else operator.spec
+    return spec
+
+
 class Operator(Protocol):
     """The four verbs: `load`, `warm_up` (inside load), `run`, `close`."""
 

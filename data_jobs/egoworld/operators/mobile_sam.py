@@ -22,6 +22,7 @@ from data_jobs.egoworld.operators.base import OperatorSpec
 from data_jobs.egoworld.operators.geometry import encode_rle, mask_box, mask_iou
 from data_jobs.egoworld.operators.identity import ObjectIdentities
 from data_jobs.egoworld.operators.prompts import Ask, detector_asks, hand_asks
+from data_jobs.egoworld.operators.sampling import frames_every
 from data_jobs.egoworld.records import Clip, Window
 from data_jobs.egoworld.schemas import schema_of
 from data_jobs.runs.strict import Strict
@@ -124,7 +125,7 @@ class MobileSamMasks:
     def run(self, clip: Clip, upstream: Mapping[str, pa.Table], window_frames: int) -> pa.Table:
         """One row per object per prompted frame; a prompted frame without objects has one row, object_id -1."""
         reader = ClipReader(clip, window_frames)
-        wanted = prompted_frames(clip, reader, self._prompting)
+        wanted = frames_every(clip, reader, self._prompting.prompt_interval_s, self._prompting.max_prompts_per_clip)
         hands_at = defaultdict(list)
         if self._prompting.source != "detector":
             hands = upstream["hamer"]  # as Python objects only where they are needed: a clip may have 100,000 rows
@@ -187,15 +188,6 @@ class MobileSamMasks:
             if actor is not None:
                 actor.close()
         self._segmenter = self._detector = None
-
-
-def prompted_frames(clip: Clip, reader: ClipReader, prompting: Prompting) -> list[int]:
-    """Frame indices to segment: the first frame, then the first one at or after each interval, by real time."""
-    times_s = reader.times_s()
-    wanted_s = np.arange(times_s[0], times_s[-1] + 1e-9, prompting.prompt_interval_s)[: prompting.max_prompts_per_clip]
-    # Half a microsecond forgives the rounding of timestamps that fall exactly on an interval.
-    positions = np.unique(np.searchsorted(times_s, wanted_s - 5e-7))
-    return [clip.frame_start + int(i) for i in positions if i < len(times_s)]
 
 
 def _is_held(mask: Mask, hand_id: int | None, hands: Mapping[int | None, np.ndarray]) -> bool:
