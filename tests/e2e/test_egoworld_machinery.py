@@ -298,7 +298,10 @@ def test_a_second_run_on_the_same_output(tmp_path, videos):
         ({"guard": {"timeout": 3}}, "did you mean 'timeout_s'?"),
         ({"operators": {"sam2": {"params": {"promting": {}}}}}, "unknown key 'promting'; did you mean 'prompting'?"),
         ({"operators": {"hamer": {"backend": "magic"}}}, "unknown backend 'magic'; available: hamer:mediapipe"),
-        ({"operators": {"fast3r": {"enabled": True}}}, "operators.fast3r has no backend in this version"),
+        (
+            {"operators": {"fast3r": {"enabled": True, "backend": "external"}}},
+            "operators.fast3r.params (backend external): command: Field required",
+        ),
         ({"retry": {"max_retries": 0}}, "greater than or equal to 1"),
     ],
 )

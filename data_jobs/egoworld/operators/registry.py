@@ -27,8 +27,6 @@ def operator_class(key: str, backend: str | None) -> type[Operator]:
     if backend is not None and ":" in backend:
         return _imported(key, backend)
     of_key = [operator for operator in OPERATORS if operator.spec.key == key]
-    if not of_key:
-        raise RunError(f"operators.{key} has no backend in this version; available: {_choices(OPERATORS)}")
     for operator in of_key:
         if backend in (None, operator.spec.backend):
             return operator
