@@ -1,0 +1,1 @@
+"""TrackSSM: a state-space network that predicts where a tracked box will be, in the public form and as a residual."""
