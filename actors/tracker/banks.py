@@ -14,23 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from actors.messages import frozen
 from actors.tracker.errors import BankMismatch, BankUnusable
 from actors.tracker.mesh import View
+from models.embedding.colours import COLOURS, alike, without_colour
 from models.embedding.embedder import Descriptors, Embedder
 
 # CNOS and SAM-6D: the mean of the five most similar views.
 BEST_VIEWS = 5
-# Measured on LM-O proposals (benchmarks/tracker_lmo.py): none, half and full weight give top-1 .442, .465, .442.
+# Measured on LM-O's proposals (benchmarks/tracker_lmo.py tells what each adds).
 COVERAGE_WEIGHT = 0.5
+COLOUR_WEIGHT = 0.15
 # Without negatives nobody knows where to cut. This one is high: rather no lock than a false one.
 UNCALIBRATED_THRESHOLD = 0.66
 # By how much a proposal must be more like this object than like any other object that is followed.
 MARGIN = 0.01
 # Above the best of the negatives by this much.
 CALIBRATION_GUARD = 0.01
-FORMAT = 1
+# Of further pictures without the object, how many may pass a calibrated threshold.
+FALSE_LOCK_RATE = 0.01
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class Bank:
     vectors: np.ndarray  # (T, D) float32, length 1
     patches: np.ndarray  # (T, G², P) float16, length 1
     on_object: np.ndarray  # (T, G²) bool
+    colours: np.ndarray  # (T, COLOURS) float32, shares that sum to 1
     camera_from_object: np.ndarray  # (T, 4, 4) float64, metres; NaN where unknown
     threshold: float = UNCALIBRATED_THRESHOLD
     margin: float = MARGIN
@@ -54,6 +60,7 @@ class Bank:
         set_(self, "vectors", frozen(self.vectors, np.float32, (None, None), "vectors"))
         set_(self, "patches", frozen(self.patches, np.float16, (views, None, None), "patches"))
         set_(self, "on_object", frozen(self.on_object, np.bool_, (views, None), "on_object"))
+        set_(self, "colours", frozen(self.colours, np.float32, (views, COLOURS), "colours"))
         poses = frozen(self.camera_from_object, np.float64, (views, 4, 4), "camera_from_object")
         set_(self, "camera_from_object", poses)
 
@@ -68,8 +75,9 @@ class Bank:
     def likeness(self, found: Descriptors) -> np.ndarray:
         """(K,) float64, about 0..1: how much each object is like this one.
 
-        The mean cosine of the five most similar views (CNOS), and with half its weight how much of the best of those
-        views is found again in the object, patch by patch: a fragment of an object looks like it, but lacks the rest.
+        The mean cosine of the five most similar views (CNOS); with half its weight, how much of the best of those views
+        is found again in the object, patch by patch (a fragment of an object looks like it, but lacks the rest); with
+        less, how much of its colours it has, unless the views show none.
         """
         if not len(found.vectors):
             return np.zeros(0)
@@ -80,7 +88,11 @@ class Bank:
             max(self._covered(patches[on_object].astype(np.float32), view) for view in best)
             for patches, on_object, best in zip(found.patches, found.on_object, views, strict=True)
         ]
-        return (semantic + COVERAGE_WEIGHT * np.array(covered)) / (1 + COVERAGE_WEIGHT)
+        shape = semantic + COVERAGE_WEIGHT * np.array(covered)
+        if without_colour(self.colours):
+            return shape / (1 + COVERAGE_WEIGHT)
+        coloured = alike(found.colours[:, None], self.colours[views]).max(axis=1)
+        return (shape + COLOUR_WEIGHT * coloured) / (1 + COVERAGE_WEIGHT + COLOUR_WEIGHT)
 
     def _covered(self, patches: np.ndarray, view: int) -> float:
         """Mean over the view's patches of the cosine with the nearest patch of the object."""
@@ -88,16 +100,29 @@ class Bank:
         return float((own @ patches.T).max(axis=1).mean())
 
     def calibrated(self, best_per_negative: Sequence[float]) -> Bank:
-        """With the threshold just above what pictures without the object reached, one best likeness per picture."""
+        """With the threshold that pictures without the object ask for, one best likeness per picture; see `cut_off`."""
         if not len(best_per_negative):
             raise BankUnusable("calibration needs at least one picture without the object")
-        return replace(
-            self, threshold=float(max(best_per_negative)) + CALIBRATION_GUARD, negatives=len(best_per_negative)
-        )
+        return replace(self, threshold=cut_off(best_per_negative), negatives=len(best_per_negative))
 
     def save(self) -> dict[str, Any]:
         """Plain values and numpy arrays."""
         return {"format": FORMAT, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+
+
+def cut_off(best_per_negative: Sequence[float], rate: float = FALSE_LOCK_RATE) -> float:
+    """Above every one of n pictures without the object, and so that a further one passes with probability `rate`.
+
+    Passing the best of n happens to a further picture in 1 of n + 1 cases, whatever the distribution: for 1 % that
+    would take 99 pictures. For fewer, the tail is guessed: the one-sided prediction bound for one further draw from a
+    normal distribution of unknown mean and deviation (Student's t, n − 1 degrees of freedom).
+    """
+    best = np.asarray(best_per_negative, np.float64)
+    threshold, count = float(best.max()) + CALIBRATION_GUARD, len(best)
+    if count > 1:
+        quantile = float(student_t.ppf(1 - rate, count - 1))
+        threshold = max(threshold, float(best.mean() + quantile * best.std(ddof=1) * np.sqrt(1 + 1 / count)))
+    return threshold
 
 
 def restore_bank(saved: Mapping[str, Any]) -> Bank:
@@ -126,6 +151,7 @@ def make_bank(name: str, views: Sequence[View], embedder: Embedder) -> Bank:
         vectors=np.concatenate([part.vectors for part in parts]),
         patches=np.concatenate([part.patches for part in parts]),
         on_object=np.concatenate([part.on_object for part in parts]),
+        colours=np.concatenate([part.colours for part in parts]),
         camera_from_object=np.stack(
             [unknown if view.camera_from_object is None else view.camera_from_object for view in views]
         ),

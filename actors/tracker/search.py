@@ -21,6 +21,10 @@ LEAST_AREA_SHARE = 3e-4
 MOST_AREA_SHARE = 0.5
 # Around the last place a coarser grid is as dense as the picture's.
 LOCAL_POINTS_PER_SIDE = 8
+# What is by so little less similar than a part of it is the whole (benchmarks/tracker_lmo.py tells what that gives).
+WHOLE_SLACK = 0.02
+HELD_SHARE = 0.9
+MOST_TIMES_LARGER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,7 @@ class Searcher:
             proposals, found = self.objects(image, decoder, region)
             for name in names:
                 bank = sought[name].bank
-                others = [rival for rival in rivals if rival is not bank]
-                answers[name] = _best(proposals, found, bank, others)
+                answers[name] = _best(proposals, found, bank, rivals_of(bank, rivals))
         return answers
 
     def objects(
@@ -83,14 +86,38 @@ def _best(proposals: Proposals, found: Descriptors, bank: Bank, rivals: Sequence
     if not len(found.index):
         return Found(Reason.NOTHING_PROPOSED)
     scores = bank.likeness(found)
+    masks = proposals.masks[found.index]
     best = int(scores.argmax())
-    score, one = float(scores[best]), _row(found, best)
-    beaten = all(score >= float(rival.likeness(one)[0]) + bank.margin for rival in rivals)
-    if score < bank.threshold or not beaten:
+    best = whole_of(best, scores, masks.sum(axis=(1, 2)), (masks & masks[best]).sum(axis=(1, 2)), bank.threshold)
+    score = float(scores[best])
+    if score < bank.threshold or beaten(score, _row(found, best), bank, rivals):
         return Found(Reason.ALL_REJECTED, score=score)
-    return Found(Reason.CANDIDATE, proposals.masks[found.index[best]], score)
+    return Found(Reason.CANDIDATE, masks[best], score)
+
+
+def whole_of(best: int, scores: np.ndarray, areas: np.ndarray, shared: np.ndarray, threshold: float = 0.0) -> int:
+    """The row of the largest mask that holds mask `best` and is about as similar, at least `threshold`; else `best`.
+
+    A duck's body is much like a duck. Where the segmenter offers both, the body with its head is meant. All are (K,):
+    `shared` is how many pixels each has in common with `best`.
+    """
+    holds = (shared >= HELD_SHARE * areas[best]) & (areas <= MOST_TIMES_LARGER * areas[best])
+    similar = scores >= max(threshold, scores[best] - WHOLE_SLACK)
+    wholes = np.flatnonzero(holds & similar)
+    return int(wholes[areas[wholes].argmax()]) if len(wholes) else best
+
+
+def rivals_of(bank: Bank, banks: Sequence[Bank]) -> list[Bank]:
+    """All but the bank itself, under however many targets; a restored one is another copy of it."""
+    return [each for each in banks if each.name != bank.name or not np.array_equal(each.vectors, bank.vectors)]
+
+
+def beaten(score: float, one: Descriptors, bank: Bank, rivals: Sequence[Bank]) -> bool:
+    """Whether one object with this likeness to `bank` is as much like a rival."""
+    return any(score < float(rival.likeness(one)[0]) + bank.margin for rival in rivals)
 
 
 def _row(found: Descriptors, row: int) -> Descriptors:
     one = slice(row, row + 1)
-    return Descriptors(found.vectors[one], found.patches[one], found.on_object[one], found.index[one])
+    rows = (found.vectors, found.patches, found.on_object, found.colours, found.index)
+    return Descriptors(*(each[one] for each in rows))

@@ -119,7 +119,8 @@ class Target:
         elif self.machine.frames > self.patience.verify_budget:
             self._fire(Reason.BUDGET_SPENT)
         elif fault is None and self.machine.frames % self.patience.verify_every == 0:
-            self._count(compare(now.mask), self.bank.threshold - self.patience.slack)
+            # No slack: what was not yet found to be the object must be as like it as a search demands.
+            self._count(compare(now.mask), self.bank.threshold)
             if self._held >= self.patience.confirmations:
                 self._fire(Reason.CONFIRMED)
             elif self._failed >= self.patience.refutations:

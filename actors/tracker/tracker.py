@@ -22,7 +22,7 @@ from actors.tracker.errors import UnknownTarget
 from actors.tracker.flow import FlowBackend
 from actors.tracker.motion import Carrier, Grey
 from actors.tracker.records import Reason, TrackState
-from actors.tracker.search import Found, Searcher, Sought
+from actors.tracker.search import Found, Searcher, Sought, beaten, rivals_of
 from actors.tracker.target import Patience, Target
 from actors.tracker.work import Desk
 from models.embedding.embedder import Embedder
@@ -160,8 +160,15 @@ class Tracker:
         self._search = self._carrier = None
 
     def _compare(self, image: np.ndarray, bank: Bank, mask: np.ndarray) -> float | None:
+        """Likeness of what the mask shows; None where it shows nothing, or something more like a rival."""
         found = self._embedder.embed(image, [mask])
-        return float(bank.likeness(found)[0]) if len(found.index) else None
+        if not len(found.index):
+            return None
+        score = float(bank.likeness(found)[0])
+        return None if beaten(score, found, bank, rivals_of(bank, self._banks())) else score
+
+    def _banks(self) -> list[Bank]:
+        return [*(target.bank for target in self._targets.values()), *self._distractors]
 
     def _look_for_the_lost(self, image: np.ndarray, dark: bool, now: dict[str, Followed]) -> None:
         """Take up what a search found; begin another while anyone is looked for and something can be seen."""
@@ -173,7 +180,7 @@ class Tracker:
             self._next_search = self._frame + self._patience.search_every
         height, width = image.shape[:2]
         sought = {name: Sought(each.bank, each.region_01(height, width)) for name, each in seekers.items()}
-        rivals = [*(target.bank for target in self._targets.values()), *self._distractors]
+        rivals = self._banks()
         self._carrier = Carrier(Grey.of(image)) if self._desk.background else None
         self._search = self._desk.submit(lambda: self._searcher.search(image, sought, rivals))
         self._take_up(now)

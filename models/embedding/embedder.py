@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from models import weights
+from models.embedding.colours import COLOURS, colours
 from models.embedding.crops import Crops, CropSpec, cut, normalise
 from models.embedding.networks import MobileNet, Network, load_dinov2
 from models.sam2.precision import computing, warn_of_xformers
@@ -25,11 +26,12 @@ LEAST_PATCH_COVERAGE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """K objects; all vectors have length 1. K may be 0."""
+    """K objects; all vectors and patches have length 1. K may be 0."""
 
     vectors: np.ndarray  # (K, D) float32, the whole object
     patches: np.ndarray  # (K, G², P) float16, row-major over the square
     on_object: np.ndarray  # (K, G²) bool: which patches show the object
+    colours: np.ndarray  # (K, COLOURS) float32, shares that sum to 1 (colours.py)
     index: np.ndarray  # (K,) int64: which of the given masks each row is of (empty masks have none)
 
 
@@ -89,9 +91,10 @@ class Embedder:
         ]
         if not chunks:
             nothing = np.zeros((0, 0), np.float32)
-            return Descriptors(nothing, np.zeros((0, 0, 0), np.float16), np.zeros((0, 0), bool), crops.index)
+            none = np.zeros((0, COLOURS), np.float32)
+            return Descriptors(nothing, np.zeros((0, 0, 0), np.float16), np.zeros((0, 0), bool), none, crops.index)
         vectors, patches, on_object = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-        return Descriptors(vectors, patches, on_object, crops.index)
+        return Descriptors(vectors, patches, on_object, colours(crops.squares, crops.coverage), crops.index)
 
     def close(self) -> None:
         """Free the network. Safe before load() and when called twice."""

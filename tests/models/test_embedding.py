@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.embedding.colours import alike, colours, without_colour
 from models.embedding.crops import CropSpec, cut, normalise
 from models.embedding.embedder import Embedder
 from models.embedding.networks import DinoV2, digest, load_dinov2
@@ -92,6 +93,21 @@ def test_a_single_pixel_is_an_object(embedder):
     found = embedder.embed(image, [mask])
     assert np.isfinite(found.vectors).all()
     assert found.on_object.any()
+
+
+def test_colours_are_shares_blind_to_shape_and_brightness():
+    rng = np.random.default_rng(0)
+    red, dark_red, blue, grey = (
+        np.zeros((3, 20, 20), np.float32) + np.array(rgb, np.float32)[:, None, None]
+        for rgb in ((0.8, 0.2, 0.2), (0.75, 0.185, 0.185), (0.2, 0.2, 0.8), (0.5, 0.5, 0.5))
+    )
+    whole, half = np.ones((20, 20), np.float32), np.ones((20, 20), np.float32)
+    half[:, rng.permutation(20)[:10]] = 0
+    found = colours(np.stack([red, red, dark_red, blue, grey]), np.stack([whole, half, whole, whole, whole]))
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    assert alike(found[0], found[2]) > 0.4 > 0.05 > alike(found[0], found[3])
+    assert without_colour(found[4:]) and not without_colour(found)
 
 
 def test_the_fingerprint_covers_recipe_network_and_weights():

@@ -12,6 +12,7 @@ from actors.tracker.banks import Bank
 from actors.tracker.machine import TRANSITIONS, Machine, mermaid
 from actors.tracker.records import Phase, Reason
 from actors.tracker.target import Patience, Target
+from models.embedding.colours import COLOURS
 
 BANK = Bank(
     name="thing",
@@ -20,6 +21,7 @@ BANK = Bank(
     vectors=np.eye(1, 4, dtype=np.float32),
     patches=np.zeros((1, 1, 4), np.float16),
     on_object=np.ones((1, 1), bool),
+    colours=np.full((1, COLOURS), 1 / COLOURS, np.float32),
     camera_from_object=np.full((1, 4, 4), np.nan),
     threshold=0.7,
 )
@@ -60,6 +62,12 @@ def test_a_wrong_candidate_is_refuted():
     target = Target(BANK, Patience())
     target.searched(Reason.CANDIDATE, 0.8)
     assert run(target, 4, score=BAD) == (Phase.ACQUIRE, Reason.REFUTED)
+
+
+def test_a_candidate_must_hold_what_a_search_demands():
+    target = Target(BANK, Patience())
+    target.searched(Reason.CANDIDATE, 0.8)
+    assert run(target, 4, score=0.66) == (Phase.ACQUIRE, Reason.REFUTED)
 
 
 def test_a_score_a_little_below_the_threshold_keeps_but_does_not_find():
