@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from data_jobs.runs.command import NOT_ACCOUNTED, NOTHING_DONE, err, out, plainly
+from data_jobs.runs.command import BEYOND_THRESHOLDS, NOT_ACCOUNTED, NOTHING_DONE, err, out, plainly
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.places import Where, open_run, where_of
 
@@ -75,7 +75,7 @@ def run(
     with Progress(err) as progress:
         result = execute(request, progress)
     print_result(result, request.job.run_folder)
-    raise typer.Exit(exit_code(result.proof, result.totals))
+    raise typer.Exit(exit_code(result))
 
 
 @app.command()
@@ -145,7 +145,7 @@ def retry(
     with Progress(err) as progress:
         result = execute(request, progress)
     print_result(result, request.job.run_folder)
-    raise typer.Exit(exit_code(result.proof, result.totals))
+    raise typer.Exit(exit_code(result))
 
 
 @app.command()
@@ -252,11 +252,13 @@ def engine_of(name: str) -> Any:
     return name
 
 
-def exit_code(proof: Any, totals: dict[str, int]) -> int:
+def exit_code(result: Any) -> int:
     """How the process tells what happened; see the head of this file."""
-    if not proof.holds:
+    if not result.proof.holds:
         return NOT_ACCOUNTED
-    return NOTHING_DONE if proof.dead and not proof.done else 0
+    if result.proof.dead and not result.proof.done:
+        return NOTHING_DONE
+    return 0 if result.verdict.within else BEYOND_THRESHOLDS
 
 
 def print_result(result: Any, run_folder: Where) -> None:
@@ -278,6 +280,8 @@ def print_result(result: Any, run_folder: Where) -> None:
             highlight=False,
         )
     print_letters(read_letters(run_folder))
+    for fault in result.verdict.faults:
+        out.print(f"quality: {fault}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"{result.proof.sentence()} in {result.seconds:.1f} s", highlight=False, soft_wrap=True)
     out.print(f"tree sha256 {result.proof.tree_sha256}", highlight=False)
 

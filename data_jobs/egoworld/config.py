@@ -77,12 +77,12 @@ class CoordinatesConfig(Strict):
 
 
 class MetricsConfig(Strict):
-    """Thresholds of the seed's `metrics` block, recorded with the run."""
+    """The seed's `metrics` block. A run that passes a `_max` ends with its own exit code and names clips."""
 
-    gpu_util_min: float = 0.60
-    gpu_util_window_s: float = 600
-    failure_rate_max: float = 0.01
-    empty_mask_rate_max: float = 0.20
+    gpu_util_min: float = Field(0.60, ge=0, le=1, description="recorded; Ray's own dashboard shows it")
+    gpu_util_window_s: float = Field(600, gt=0, description="recorded")
+    failure_rate_max: float = Field(0.01, ge=0, le=1, description="dead letters, of clips and refused files")
+    empty_mask_rate_max: float = Field(0.20, ge=0, le=1, description="segmented frames without an object")
 
 
 class PathsConfig(Strict):

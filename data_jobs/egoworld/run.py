@@ -25,6 +25,7 @@ from data_jobs.egoworld.letters import read_letters
 from data_jobs.egoworld.listing import Listing, make_listing, open_listing
 from data_jobs.egoworld.plan import Plan, make_plan
 from data_jobs.egoworld.progress import Progress
+from data_jobs.egoworld.qc import Verdict, judge
 from data_jobs.egoworld.task import EgoworldJob, host_of
 from data_jobs.runs.engine import run_local, run_ray
 from data_jobs.runs.errors import RunError
@@ -70,6 +71,7 @@ class RunResult:
     stages: dict[str, tuple[int, int, float]]  # name → attempts, failed attempts, seconds
     speed: SpeedOfLight | None
     seconds: float
+    verdict: Verdict
 
 
 def execute(request: RunRequest, progress: Progress) -> RunResult:
@@ -86,7 +88,10 @@ def execute(request: RunRequest, progress: Progress) -> RunResult:
         speed, stages = work(request, listing, todo, progress)
         proof = prove(listing.unit_ids, job.run_folder)
         totals = listing.totals() | {"done": proof.done, "dead": proof.dead}
-        result = RunResult(proof, totals, stages, speed, time.monotonic() - started)
+        letters = read_letters(job.run_folder)
+        verdict, table = judge(job.run, letters, proof.planned, request.plan.config.metrics)
+        job.store.replace_file(job.run.at("qc.parquet"), table)
+        result = RunResult(proof, totals, stages, speed, time.monotonic() - started, verdict)
         write_run_manifest(request, closing(result))
     return result
 
@@ -280,6 +285,7 @@ def closing(result: RunResult) -> dict[str, Any]:
     return {
         "state": "finished" if result.proof.holds else "unaccounted",
         "proof": result.proof.sentence(),
+        "qc": asdict(result.verdict),
         "totals": result.totals,
         "tree_sha256": result.proof.tree_sha256,
         "seconds": round(result.seconds, 3),

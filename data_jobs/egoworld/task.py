@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from data_jobs.egoworld.manifest import clip_from_row
 from data_jobs.egoworld.operators.base import Operator
 from data_jobs.egoworld.plan import Plan, Stage
+from data_jobs.egoworld.qc import clip_qc
 from data_jobs.egoworld.records import Clip
 from data_jobs.egoworld.schemas import field_specs, schema_of
 from data_jobs.runs.committer import Committer
@@ -156,7 +157,12 @@ class EgoworldTask:
         published = [stage for stage in self.job.plan.stages if stage.published]
         store, keys = self.job.store, {s.spec.table: self.job.artifact_key(row, s.spec.key) for s in published}
         rows = {table: pq.read_metadata(store.artifact(key)).num_rows for table, key in keys.items()}
-        files = {"meta.json": meta_of(row, self.job.plan, rows)}
+
+        def read(table: str, columns: list[str]) -> pa.Table:
+            return pq.read_table(store.artifact(keys[table]), columns=columns)
+
+        quality = clip_qc(read, list(keys), self.job.frames(row))
+        files = {"meta.json": meta_of(row, self.job.plan, rows, quality)}
         folder = self.job.clip_folder(row)
         store.publish_folder(folder, files, {f"{table}.parquet": key for table, key in keys.items()})
         return folder
@@ -183,7 +189,7 @@ def check_table(table: pa.Table, name: str, clip: Clip) -> None:
         raise MalformedTable(f"{name}: frames {frames.min()}–{frames.max()} lie outside the clip's {range_}")
 
 
-def meta_of(row: Row, plan: Plan, rows: Mapping[str, int]) -> bytes:
+def meta_of(row: Row, plan: Plan, rows: Mapping[str, int], quality: Mapping[str, Any]) -> bytes:
     """meta.json of a clip: what it is, what its tables hold, and where they come from. Deterministic."""
     clip = clip_from_row(row)
     coordinates = plan.config.coordinates
@@ -208,6 +214,7 @@ def meta_of(row: Row, plan: Plan, rows: Mapping[str, int]) -> bytes:
             "retry_count": 0,
         },
         "tables": {stage.spec.table: _table_meta(stage, rows[stage.spec.table]) for stage in published},
+        "qc": dict(quality),
         "field_specs": {stage.spec.table: field_specs(stage.spec.table) for stage in published},
         "mask_encoding": coordinates.mask_encoding,
         "time_base": coordinates.time_base,

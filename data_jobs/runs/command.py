@@ -1,7 +1,8 @@
 """What the jobs' command lines share: two consoles, exit codes, and bad news in one sentence instead of a traceback.
 
 Exit codes: 0 everything is accounted for; 1 refused or failed, one sentence on standard error; 2 wrong usage;
-3 the proof does not hold; 4 everything is accounted for, but nothing could be done. Called by egoworld/__main__.py and
+3 the proof does not hold; 4 everything is accounted for, but nothing could be done; 5 everything is accounted for, but
+failures or empty results are beyond the config's thresholds. Called by egoworld/__main__.py and
 nuscenes/__main__.py.
 """
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from data_jobs.runs.errors import InputError, RunError, TransientError
 
-NOT_ACCOUNTED, NOTHING_DONE = 3, 4
+NOT_ACCOUNTED, NOTHING_DONE, BEYOND_THRESHOLDS = 3, 4, 5
 
 out = Console()
 err = Console(stderr=True)

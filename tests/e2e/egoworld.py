@@ -30,6 +30,7 @@ def stub_config(
         },
         "guard": {"timeout_s": timeout_s, "timeout_s_per_frame": 0.0, "memory_gib": memory_gib},
         "retry": {"max_retries": 3, "base_delay_s": 0.01, "backoff": 1.0},
+        "metrics": {"failure_rate_max": 1.0, "empty_mask_rate_max": 1.0},  # tests/e2e/test_egoworld_qc.py sets its own
         "speed_of_light": {"sample_frames": 0},
     }
     path.write_text(yaml.safe_dump(settings))

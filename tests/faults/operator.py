@@ -158,6 +158,15 @@ class FaultyMasks(FaultyHands):
         return pa.Table.from_pylist(found, schema=schema)
 
 
+class HalfEmptyMasks(FaultyMasks):
+    """An object on every even frame, none on the odd ones."""
+
+    def run(self, clip: Clip, upstream: Mapping[str, pa.Table], window_frames: int) -> pa.Table:
+        table = super().run(clip, upstream, window_frames)
+        ids = [-1 if frame % 2 else 0 for frame in table["frame_index"].to_pylist()]
+        return table.set_column(table.column_names.index("object_id"), "object_id", pa.array(ids, pa.int64()))
+
+
 def fault_of(clip_id: str, params: Params) -> str | None:
     """The fault that hits this clip, if any."""
     number = int.from_bytes(hashlib.sha256(f"{params.seed}/{clip_id}".encode()).digest()[:8]) / 2**64
