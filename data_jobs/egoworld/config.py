@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_jobs.egoworld.operators.registry import KEYS
-from data_jobs.egoworld.splitters import FixedStride, SceneDetect
+from data_jobs.egoworld.splitters import FixedStride, HandSpeed, SceneDetect
 from data_jobs.runs.strict import Strict
 
 
@@ -115,7 +115,7 @@ class SpeedOfLightConfig(Strict):
 class EgoworldConfig(Strict):
     """Everything that decides a run."""
 
-    splitter: FixedStride | SceneDetect | None = Field(
+    splitter: FixedStride | SceneDetect | HandSpeed | None = Field(
         None, discriminator="method", description="default: fixed_stride, or the scenedetect block if that is given"
     )
     operators: OperatorsConfig = OperatorsConfig()
@@ -139,7 +139,7 @@ class EgoworldConfig(Strict):
     code_git_hash: str | None = None
     extra: dict[str, Any] = Field(default_factory=dict, description="carried into run_manifest.json, never read")
 
-    def chosen_splitter(self) -> FixedStride | SceneDetect:
+    def chosen_splitter(self) -> FixedStride | SceneDetect | HandSpeed:
         """The splitter, by the rule in `splitter`."""
         return self.splitter or self.scenedetect or FixedStride()
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from data_jobs.egoworld.hand_speed import hand_speed, slow_moments, spaced, wrist_tracks
 from data_jobs.egoworld.records import Video
 from data_jobs.egoworld.shots import shot_starts
 from data_jobs.runs.errors import InputError
 from data_jobs.runs.strict import Strict
+from models import weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,57 @@ class SceneDetect(_Block):
         overlap = _in_pts(self.overlap_s, video)
         starts = [0] + [_first_at(video.pts, int(video.pts[cut]) - overlap) for cut in cuts]
         return Split(tuple(zip(starts, edges[1:], strict=True)))
+
+
+class HandSpeed(_Block):
+    """Clips end where hands are slowest, between one movement and the next. Needs the `lite` hand models."""
+
+    method: Literal["hand_speed"] = "hand_speed"
+    window_s: float = Field(default=0.5, gt=0, allow_inf_nan=False, description="slowest within this much either way")
+    smooth_s: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="deviation of the Gaussian over speed")
+    depth: float = Field(default=0.5, gt=0, le=1, description="a minimum is slower than this share of its surroundings")
+    sample_hz: float = Field(default=10.0, gt=0, le=240, description="pictures looked at per second of video")
+    min_clip_s: float = Field(default=1.0, ge=0, allow_inf_nan=False, description="no clip is shorter")
+    max_clip_s: float = Field(
+        default=20.0, gt=0, allow_inf_nan=False, description="longer ones, without a slow moment, are cut evenly"
+    )
+
+    @model_validator(mode="after")
+    def _clips_fit(self) -> HandSpeed:
+        if self.max_clip_s < 2 * self.min_clip_s:
+            raise ValueError(f"max_clip_s {self.max_clip_s} must be at least twice min_clip_s {self.min_clip_s}")
+        return self
+
+    @property
+    def overlap_s(self) -> float:
+        """None: a slow moment ends one movement and begins the next."""
+        return 0.0
+
+    @property
+    def label(self) -> str:
+        """Name and version; the networks decide the cuts, so their hashes belong to it."""
+        networks = "".join(weights.sha256_of(name)[:4] for name in ("palm_detection_lite", "hand_landmark_lite"))
+        return f"hand_speed/1+{networks}"
+
+    def split(self, video: Video) -> Split:
+        """Cut at the first frame at or after each slow moment. Raises InputError, or MissingWeight."""
+        times_s, wrists = wrist_tracks(video, self.sample_hz)
+        return Split(self.ranges(video, times_s, hand_speed(times_s, wrists, self.smooth_s)))
+
+    def ranges(self, video: Video, times_s: np.ndarray, speed: np.ndarray) -> tuple[tuple[int, int], ...]:
+        """The clips of a video whose hands move at `speed` at `times_s`."""
+        slow = slow_moments(times_s, speed, self.window_s, self.depth)
+        start_s, end_s = float(video.pts[0] * video.time_base), float(video.pts[-1] * video.time_base)
+        cuts = spaced(times_s[slow].tolist(), speed[slow].tolist(), start_s, end_s, self.min_clip_s)
+        cuts += [cut for pair in pairwise((start_s, *cuts, end_s)) for cut in self._even(*pair)]
+        # A microsecond forgives the rounding of seconds: the cut must fall on the frame that was looked at.
+        times = video.pts * float(video.time_base)
+        edges = sorted({0, *(int(np.searchsorted(times, cut - 1e-6)) for cut in cuts), video.frame_count})
+        return tuple(pairwise(edges))
+
+    def _even(self, start_s: float, end_s: float) -> list[float]:
+        parts = int(np.ceil((end_s - start_s) / self.max_clip_s))
+        return np.linspace(start_s, end_s, parts + 1)[1:-1].tolist() if parts > 1 else []
 
 
 def _in_pts(seconds: float, video: Video) -> Fraction:
