@@ -5,8 +5,10 @@ Made once by the driver from a config, pickled to the workers. Knows no files an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from data_jobs.egoworld.config import EgoworldConfig, OperatorConfig
@@ -119,7 +121,17 @@ def _stage(
     if unused:
         notices.append(f"{cls.spec.name} does not use {', '.join(unused)} (accepted from the seed's config)")
     weights = {name: weight_sha256(name) for name in cls.weights(params)}
+    files = getattr(cls, "files", None)  # of operators whose weights are the user's own
+    for name, (path, wanted) in (files(params) if files else {}).items():
+        weights[name] = _file_sha256(path)
+        if wanted is not None and weights[name] != wanted.lower():
+            raise RunError(f"{cls.spec.name}: {path} has sha256 {weights[name]}, the config says {wanted}")
     return Stage(cls, params, values, weights, operator.enabled)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _drop(values: dict[str, Any], path: list[str]) -> bool:

@@ -38,9 +38,16 @@ MASKS = (
     Column(
         "box", pa.list_(pa.float32(), 4), "x0, y0, x1, y1 of the mask in pixels, far edge exclusive; zeros when empty"
     ),
-    Column("predicted_iou", pa.float32(), "the segmenter's own estimate of the mask's IoU, 0..1"),
+    Column(
+        "predicted_iou", pa.float32(), "the segmenter's own estimate of the mask's IoU, 0..1; NaN where it makes none"
+    ),
     Column("stability", pa.float32(), "IoU of the mask thresholded at +1 and at -1 logits, 0..1"),
-    Column("prompt", pa.string(), "what asked for the mask: hand_box, pinch_point or detector_box; empty when none"),
+    Column(
+        "prompt",
+        pa.string(),
+        "what led to the mask: hand_box, pinch_point, detector_box or text_box in this very frame, forward or backward "
+        "from another; empty when none",
+    ),
 )
 
 HAND_POSE = (

@@ -7,13 +7,22 @@ from typing import Any
 
 from data_jobs.egoworld.operators.base import Operator
 from data_jobs.egoworld.operators.batched_retarget import BatchedRetarget
+from data_jobs.egoworld.operators.colmap_pose import ColmapPose
 from data_jobs.egoworld.operators.external import EXTERNALS
 from data_jobs.egoworld.operators.mediapipe_hands import MediapipeHands
 from data_jobs.egoworld.operators.mobile_sam import MobileSamMasks
+from data_jobs.egoworld.operators.sam2_video import Sam2VideoMasks
 from data_jobs.runs.errors import RunError
 
 # In the order of the data: an operator comes after those whose tables it reads.
-OPERATORS: tuple[type[Operator], ...] = (MediapipeHands, MobileSamMasks, BatchedRetarget, *EXTERNALS)
+OPERATORS: tuple[type[Operator], ...] = (
+    MediapipeHands,
+    MobileSamMasks,
+    Sam2VideoMasks,
+    BatchedRetarget,
+    ColmapPose,
+    *EXTERNALS,
+)
 
 # The seed's names, all accepted in a config; the first backend of each key is its default.
 KEYS = ("hamer", "sam2", "foundationpose", "dex_retarget", "fast3r")
