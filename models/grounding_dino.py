@@ -61,11 +61,17 @@ class GroundingDino:
             target_sizes=[image.shape[:2]],
         )
         boxes = [
-            NamedBox(label, float(score), box.float().cpu().numpy())
+            NamedBox(name, float(score), box.float().cpu().numpy())
             for label, score, box in zip(found["text_labels"], found["scores"], found["boxes"], strict=True)
-            if label
+            if (name := self._words(label))
         ]
         return sorted(boxes, key=lambda one: (-one.score, *one.box_px.tolist()))
+
+    def _words(self, label: str) -> str:
+        """The label without marks that are no words: the text's end may stand out for a box too."""
+        for mark in (*self.processor.tokenizer.all_special_tokens, "."):
+            label = label.replace(mark, " ")
+        return " ".join(label.split())
 
 
 def as_prompt(text: str) -> str:

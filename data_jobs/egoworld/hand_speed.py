@@ -7,11 +7,11 @@ measured in metres after a 3-D reconstruction, ours in palm lengths per second, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_jobs.egoworld.decode import Decoder
+from data_jobs.egoworld.decode import Decoder, TimedFrame
 from data_jobs.egoworld.pixels import RgbConverter
 from data_jobs.egoworld.records import Video
 from data_jobs.runs.errors import InputError
@@ -57,7 +57,8 @@ def wrist_tracks(video: Video, sample_hz: float) -> tuple[np.ndarray, np.ndarray
     return np.array(times), np.array(wrists).reshape(-1, 2, 3)
 
 
-def _frames(video: Video):  # noqa: ANN202 - (pts, frame) pairs, counted
+def _frames(video: Video) -> Iterator[TimedFrame]:
+    """Every frame, each checked to be the one that was listed."""
     with Decoder(video.path, video.name) as decoder:
         for seen, (pts, frame) in enumerate(decoder.frames_from(int(video.pts[0]))):
             if seen >= video.frame_count:

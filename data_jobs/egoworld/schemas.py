@@ -68,16 +68,18 @@ HAND_POSE = (
 
 MAPPING = (
     *FRAME,
-    Column("pose", pa.list_(pa.float32()), "16 joint angles in radians: index, middle, ring, thumb, palm outwards"),
+    Column("pose", pa.list_(pa.float32()), "joint angles in radians, named by `joints`; an Allegro has 16"),
     PTS,
     Column("hand_id", pa.int64(), "the hand of hand_pose that this follows"),
-    Column("robot", pa.string(), "allegro_left or allegro_right, the side of most of the track"),
+    Column("robot", pa.string(), "the robot hand: allegro_left or allegro_right, by the side of most of the track"),
     Column("flags", pa.int64(), "sum of 1 a tip was missing, 2 held: no usable hand, 4 slowed: the track jumped"),
     Column(
         "tip_error_m",
         pa.list_(pa.float32()),
-        "distance of the robot's four tips from the scaled human ones, seen from the wrist; NaN where none was seen",
+        "distance of the robot's index, middle, ring and thumb tip from the scaled human one, seen from the wrist; "
+        "NaN where none was seen",
     ),
+    Column("joints", pa.list_(pa.string()), "names of the joints in `pose`, in its order"),
 )
 
 POSE_7 = "3 metres x, y, z then the unit quaternion w, x, y, z"

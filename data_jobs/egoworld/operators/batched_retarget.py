@@ -41,7 +41,7 @@ class BatchedRetarget:
     spec: ClassVar[OperatorSpec] = OperatorSpec(
         key="dex_retarget",
         backend="batched",
-        version=1,
+        version=2,
         table="mapping",
         licence="Apache-2.0",
         upstream=("hamer",),
@@ -85,6 +85,7 @@ class BatchedRetarget:
             "robot": [f"allegro_{side}"] * len(mine),
             "flags": motion.flags.astype(np.int64),
             "tip_error_m": list(motion.tip_error_m.astype(np.float32)),
+            "joints": [list(self._retargeters[side].hand.tree.joints)] * len(mine),
         }
         return pa.table(values, schema=schema_of("mapping"))
 

@@ -9,6 +9,7 @@ from data_jobs.egoworld.operators.base import Operator
 from data_jobs.egoworld.operators.batched_retarget import BatchedRetarget
 from data_jobs.egoworld.operators.colmap_pose import ColmapPose
 from data_jobs.egoworld.operators.external import EXTERNALS
+from data_jobs.egoworld.operators.library_retarget import LibraryRetarget
 from data_jobs.egoworld.operators.mediapipe_hands import MediapipeHands
 from data_jobs.egoworld.operators.mobile_sam import MobileSamMasks
 from data_jobs.egoworld.operators.sam2_video import Sam2VideoMasks
@@ -20,6 +21,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     MobileSamMasks,
     Sam2VideoMasks,
     BatchedRetarget,
+    LibraryRetarget,
     ColmapPose,
     *EXTERNALS,
 )

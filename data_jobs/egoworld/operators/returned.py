@@ -22,7 +22,7 @@ from data_jobs.egoworld.schemas import schema_of
 TIME_TOLERANCE_S = 1e-3
 
 # Numbers per list where Arrow's type does not say.
-LENGTHS = {("hand_pose", "pose"): 63, ("mapping", "pose"): 16, ("mapping", "tip_error_m"): 4}
+LENGTHS = {("hand_pose", "pose"): 63, ("mapping", "tip_error_m"): 4}
 
 
 class Malformed(Exception):
