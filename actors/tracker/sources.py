@@ -63,7 +63,7 @@ class Film:
 
     def __iter__(self) -> Iterator[Timed]:
         """See Frames."""
-        self.why_ended = "the film is over"
+        self.why_ended = ""
         with av.open(str(self._path)) as container:
             first: float | None = None
             try:
@@ -73,6 +73,8 @@ class Film:
                     yield frame.to_ndarray(format="rgb24"), max(0, round((seconds - first) * 1e9))
             except av.FFmpegError as error:
                 self.why_ended = f"the film cannot be decoded any further: {error}"
+            else:
+                self.why_ended = "the film is over"
 
 
 class Folder:

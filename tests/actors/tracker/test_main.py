@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 
 import av
 import cv2
@@ -182,7 +183,11 @@ def test_a_film_keeps_its_own_times(tmp_path):
     with Film(tmp_path / "film.mp4") as film:
         for time_ns in TIMES_NS:
             film.add(toy(60, 60)[0], [], time_ns)
-    assert [time_ns for _, time_ns in open_source(str(tmp_path / "film.mp4"), 10)] == TIMES_NS
+    source = open_source(str(tmp_path / "film.mp4"), 10)
+    assert [time_ns for _, time_ns in source] == TIMES_NS
+    assert source.why_ended == "the film is over"
+    assert len(list(islice(source, 2))) == 2
+    assert source.why_ended == "", "whoever stops earlier has a reason of his own"
 
 
 def test_the_chart_is_printed_and_documented():
