@@ -175,7 +175,7 @@ class Gateway:
             except LOST as error:
                 raise NotReady("the control process was lost; it comes back with the arm idle") from error
 
-        named = (Named("targets").ask, Named("policy").ask)
+        named = (Named("targets").ask, Named("policy").ask, Named("hands").ask)
         self._services = Services(settings, Sessions(tracker), *named, ask_control, ask_models, Metrics(), _going_down)
 
     def __serve_build_asgi_app__(self) -> Gate:

@@ -23,6 +23,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from serve.errors import BadUpload, NotReady, ServiceError, TooLarge
+from serve.hands import HandsSession
 from serve.metrics import Metrics
 from serve.policy import PolicySession
 from serve.schemas import PROTOCOL, Problem, StartRequest, Target
@@ -60,6 +61,7 @@ class Services:
     tracking: Tracking
     targets: Ask
     policy: Ask
+    hands: Ask
     control: Ask
     models: Ask
     metrics: Metrics
@@ -79,7 +81,7 @@ def build_api(services: Services) -> FastAPI:
         version=str(PROTOCOL),
         lifespan=lambda _: _watched(services),
         description="Tracker, policy and control as one live service. Websockets: /v1/track, /v1/policy, "
-        "/v1/control/stream (messages in docs/serve.md).",
+        "/v1/hands, /v1/control/stream (messages in docs/serve.md).",
         responses=PROBLEMS,
     )
     _problems(api, services)
@@ -233,6 +235,13 @@ def _sockets(api: FastAPI, services: Services) -> None:
     async def policy(socket: WebSocket) -> None:
         async with services.lobby.peer(socket) as peer:
             await PolicySession(peer, services.policy, settings.limits).run()
+
+    @api.websocket("/v1/hands")
+    async def hands(socket: WebSocket) -> None:
+        async with services.lobby.peer(socket) as peer:
+            if "hands" not in settings.models:
+                raise NotReady("nobody follows hands here; `serve run configs/serve_hands.yaml` does")
+            await HandsSession(peer, services.hands, settings.limits).run()
 
     @api.websocket("/v1/control/stream")
     async def stream(socket: WebSocket) -> None:

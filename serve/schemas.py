@@ -74,7 +74,7 @@ def parse(data: bytes | str, limits: Limits) -> dict[str, Any]:
 
 def hello_of(message: dict[str, Any], limits: Limits) -> Hello:
     """The first message. Raises BadMessage."""
-    hello = _checked(Hello, message)
+    hello = checked(Hello, message)
     if hello.protocol != PROTOCOL:
         raise BadMessage(f"this service speaks protocol {PROTOCOL}, the hello is of protocol {hello.protocol}")
     if len(set(hello.targets)) != len(hello.targets) or len(hello.targets) > limits.max_targets_per_session:
@@ -84,7 +84,7 @@ def hello_of(message: dict[str, Any], limits: Limits) -> Hello:
 
 def frame_of(message: dict[str, Any], limits: Limits) -> Frame:
     """A frame whose picture is the right kind of thing. Raises BadMessage."""
-    frame = _checked(Frame, message)
+    frame = checked(Frame, message)
     if (frame.jpeg is None) == (frame.image is None):
         raise BadMessage("a frame has either jpeg or image")
     image = frame.image
@@ -96,7 +96,8 @@ def frame_of(message: dict[str, Any], limits: Limits) -> Frame:
     return frame
 
 
-def _checked[M: BaseModel](model: type[M], message: dict[str, Any]) -> M:
+def checked[M: BaseModel](model: type[M], message: dict[str, Any]) -> M:
+    """`message` as `model`. Raises BadMessage, which names the field."""
     try:
         return model.model_validate(message)
     except ValidationError as error:

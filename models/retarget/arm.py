@@ -1,7 +1,8 @@
 """Wrist poses over time → the 6 angles of a Universal Robots arm: one branch, no jumps, closest pose if out of reach.
 
-In: base_from_wrist (T, 4, 4) with times. Out: an ArmMotion with flags. Called by train_jobs and the simulation
-benchmark. All frames are solved in closed form at once; the branches are then chained by a table lookup per frame.
+In: base_from_wrist (T, 4, 4) with times. Out: an ArmMotion with flags. Called by train_jobs and
+actors/hand_follower.py. All frames are solved in closed form at once; the branches are then chained by a table lookup
+per frame.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from models.kinematics import ur
 from models.retarget.motion import Flag, FloatArray, check_times, held, limited
 
-# A comfortable pose to begin from: elbow up, flange forward.
-READY_RAD = np.array([0.0, -1.2, 1.6, -0.4, 1.57, 0.0])
+# A comfortable pose to begin from: elbow up, the hand 0.45 m in front (along the base's x), fingers down, palm back.
+READY_RAD = np.array([2.84, -1.6, 2.1, -2.07, -1.57, 1.27])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,12 @@ class ArmRetargeter:
         out = np.nan_to_num(miss) > ur.EDGE_M
         flags = ~known * int(Flag.HELD) | out * int(Flag.UNREACHABLE) | slowed * int(Flag.SLOWED)
         return ArmMotion(angles, flags, miss)
+
+    def follow(self, base_from_wrist: FloatArray, dt_s: float, before_rad: FloatArray) -> ArmMotion:
+        """One live frame: a wrist pose (4, 4), `dt_s` after the arm stood at `before_rad` (6,)."""
+        # The same pose twice: the speed limit of the first frame is that of the interval that follows it.
+        twice = self.retarget(np.stack([base_from_wrist] * 2), np.array([0.0, dt_s]), before_rad)
+        return ArmMotion(twice.angles_rad[:1], twice.flags[:1], twice.miss_m[:1])
 
     def _chain(self, base_from_flange: FloatArray, first: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Branches (T, 6) that follow one another, and by how much (T,) they miss."""
