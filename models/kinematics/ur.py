@@ -145,6 +145,25 @@ def inverse(arm: UrArm, base_from_flange: Tensor, wrist_3_rad: Tensor | float = 
     )
 
 
+def beyond(arm: UrArm, base_from_flange: Tensor) -> Tensor:
+    """By how many metres (...) poses (..., 4, 4) are outside of what the arm reaches in that orientation; < 0 inside.
+
+    Of the branches the one that is least outside counts. Differentiable in the position but where branches meet.
+    """
+    turn, position = base_from_flange[..., :3, :3], base_from_flange[..., :3, 3]
+    wrist = position - arm.d6 * turn[..., :, 2]
+    reach2 = (wrist[..., :2] ** 2).sum(-1)
+    swing = torch.atan2((reach2 - arm.d4**2).clamp(min=1e-12).sqrt(), torch.full_like(reach2, arm.d4))
+    heading = torch.atan2(wrist[..., 1], wrist[..., 0]) + HALF / 2
+    first = torch.stack([heading + swing, heading - swing], -1)
+    fifth, sixth, _ = _wrist(turn, first, torch.zeros_like(heading))
+    across, up, _ = _planar(arm, turn, position, first[..., None].expand_as(fifth), fifth, sixth)
+    far = (across**2 + up**2).clamp(min=1e-18).sqrt()
+    most, least = abs(arm.a2) + abs(arm.a3), abs(abs(arm.a2) - abs(arm.a3))
+    outside = torch.maximum(far - most, least - far).flatten(-2).amin(-1)
+    return torch.maximum(outside, arm.d4 - reach2.clamp(min=1e-18).sqrt())
+
+
 def _x_axis(like: Tensor) -> Tensor:
     return torch.tensor([1.0, 0.0], dtype=like.dtype, device=like.device).expand(*like.shape[:-1], 2)
 

@@ -15,6 +15,9 @@ import torch
 from models.kinematics import ur
 from models.retarget.motion import Flag, FloatArray, check_times, held, limited
 
+# How often the closest place within reach is bettered, how far inside the edge it is looked for,
+# and how far around.
+CLOSER_STEPS, INSIDE_M, START_M = 40, 1e-7, 0.3
 # A comfortable pose to begin from: elbow up, the hand 0.45 m in front (along the base's x), fingers down, palm back.
 READY_RAD = np.array([2.84, -1.6, 2.1, -2.07, -1.57, 1.27])
 
@@ -65,7 +68,8 @@ class ArmRetargeter:
 
     def _chain(self, base_from_flange: FloatArray, first: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Branches (T, 6) that follow one another, and by how much (T,) they miss."""
-        poses = torch.as_tensor(base_from_flange)
+        wanted = torch.as_tensor(base_from_flange)
+        poses = self._within_reach(wanted)
         found = ur.inverse(self.arm, poses, float(first[5]))
         chosen = self._branches(found, first)
         loose = np.take_along_axis(found.wrist_singular.numpy(), chosen[:, None], 1)[:, 0]
@@ -75,11 +79,50 @@ class ArmRetargeter:
             stay = held(sixth, ~loose, first[5:])[:, 0]
             found = ur.inverse(self.arm, poses, torch.as_tensor(stay))
         angles = np.take_along_axis(found.angles_rad.numpy(), chosen[:, None, None], 1)[:, 0]
-        miss = np.take_along_axis(found.excess_m.numpy(), chosen[:, None], 1)[:, 0]
+        reached = ur.forward(self.arm, torch.as_tensor(angles))
+        miss = (reached - wanted)[:, :3, 3].norm(dim=-1).numpy()
+        miss[ur.inverse(self.arm, wanted).reachable.numpy()] = 0.0
         whole = np.unwrap(np.concatenate([first[None], angles]), axis=0)[1:]
         # A joint that has wound up to its limit must go back by a turn: the speed limit makes that a slow move.
         limit = self.arm.limit_rad
         return np.where(np.abs(whole) > limit, ur.wrapped(torch.as_tensor(whole)).numpy(), whole), miss
+
+    def _within_reach(self, wanted: torch.Tensor) -> torch.Tensor:
+        """The poses (T, 4, 4), and for those out of reach the closest place that has a solution of that orientation.
+
+        The arm is stretched towards the place in its plane (closed form); then the place is drawn to the wanted one
+        along the surface of the workspace: at each step that surface is taken for the plane that its distance and
+        gradient tell of. Where surfaces meet, high above the base, up to a centimetre may be missing to the closest.
+        """
+        found, poses = ur.inverse(self.arm, wanted), wanted.clone()
+        out = ~found.reachable
+        if not out.any():
+            return poses
+        least = found.excess_m[out].argmin(-1)[:, None, None]
+        stretched = ur.forward(self.arm, found.angles_rad[out].take_along_dim(least, 1)[:, 0])[:, :3, 3]
+        # The workspace has edges and a hole: from several places on, one of them finds the right surface.
+        starts = START_M * torch.cat([torch.zeros(1, 3), torch.eye(3), -torch.eye(3)]).to(wanted)
+        goal = wanted[out].repeat_interleave(len(starts), 0)
+        target, best = goal[:, :3, 3].clone(), stretched.repeat_interleave(len(starts), 0)
+        place, nearest = best + starts.repeat(int(out.sum()), 1), (best - target).norm(dim=-1)
+        for _ in range(CLOSER_STEPS):
+            beyond, gradient = self._beyond(goal, place)
+            off = (place - target).norm(dim=-1)
+            better = (beyond <= 0) & (off < nearest)
+            best, nearest = torch.where(better[:, None], place, best), torch.where(better, off, nearest)
+            steep = (gradient**2).sum(-1).clamp(min=1e-6)
+            share = (beyond + INSIDE_M + (gradient * (target - place)).sum(-1)) / steep
+            place = target - share[:, None] * gradient
+        row = nearest.unflatten(0, (-1, len(starts))).argmin(1, keepdim=True)[..., None]
+        poses[out, :3, 3] = best.unflatten(0, (-1, len(starts))).take_along_dim(row, 1)[:, 0]
+        return poses
+
+    def _beyond(self, goal: torch.Tensor, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """By how much places (N, 3) under the orientations of `goal` are out of reach, and its gradient (N, 3)."""
+        place = place.detach().requires_grad_()
+        top = torch.cat([goal[:, :3, :3], place[..., None]], -1)
+        beyond = ur.beyond(self.arm, torch.cat([top, goal[:, 3:]], -2))
+        return beyond.detach(), torch.autograd.grad(beyond.sum(), place)[0]
 
     def _branches(self, found: ur.Inverse, first: FloatArray) -> np.ndarray:
         """Which branch (T,) each frame takes: from each of the eight before, the quickest to reach."""

@@ -1,7 +1,7 @@
 """A small differentiable world: one rigid object between finger tips and on a table, with soft contacts, in torch.
 
 In: an object, how finger tips move, a time step. Out: the object's motion, with gradients to every input. Called by
-train_jobs/manipulation. Penalty contacts: a spring and a damper along the normal, Coulomb friction that is
+benchmarks/contact_model.py. Penalty contacts: a spring and a damper along the normal, Coulomb friction that is
 smooth below a small slip speed. Springs, dampers and friction are taken at the end of each step (linearly implicit,
 one 6 × 6 solve per object), so that stiff contacts and steps of milliseconds are stable. What it leaves out: fingers
 are balls that follow their path whatever they touch, and friction does not twist. Objects creep where they should
@@ -28,11 +28,14 @@ class Material:
     """What a contact is like."""
 
     stiffness_n_m: float = 3000.0
-    damping_n_s_m: float = 15.0
+    damping_n_s_m: float = 40.0
     friction: float = 1.0
     table_friction: float = 0.6
     slip_m_s: float = 2e-3
     smooth_m: float = 1e-4  # over which depth a contact begins
+
+
+RUBBER = Material()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def step(
 
 
 def roll_out(
-    block: Block, start: Motion, tips_m: Tensor, radius_m: float, dt_s: float, how: Material = Material()
+    block: Block, start: Motion, tips_m: Tensor, radius_m: float, dt_s: float, how: Material = RUBBER
 ) -> list[Motion]:
     """The T motions after each of T − 1 steps along tip paths (T, B, K, 3), and the start."""
     motions = [start]

@@ -80,7 +80,8 @@ class HandRetargeter:
         angles = _single(held(_double(angles), known, first))
         for _ in range(SWEEPS if len(angles) > 2 else 0):
             angles = self._sweep(goal, angles, torch.as_tensor(known))
-        return self._finish(_double(angles), view, time_s, before_rad, limit_speed)
+        # Once more, because the sweep has moved the frames that were seen.
+        return self._finish(held(_double(angles), known, first), view, time_s, before_rad, limit_speed)
 
     def follow(self, keypoints_m: FloatArray, side: str, dt_s: float, before_rad: FloatArray) -> HandMotion:
         """One frame (21, 3), `dt_s` after the robot stood at `before_rad` (16,)."""

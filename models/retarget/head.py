@@ -25,7 +25,7 @@ class RetargetHead(nn.Module):
     def __init__(self, hand: AllegroHand, width: int = WIDTH) -> None:
         super().__init__()
         self.register_buffer("lower", torch.as_tensor(hand.lower_rad, dtype=torch.float32))
-        self.register_buffer("range", torch.as_tensor(hand.upper_rad - hand.lower_rad, dtype=torch.float32))
+        self.register_buffer("upper", torch.as_tensor(hand.upper_rad, dtype=torch.float32))
 
         def branch(inputs: int, outputs: int) -> nn.Sequential:
             layers: list[nn.Module] = []
@@ -43,5 +43,5 @@ class RetargetHead(nn.Module):
         pose = torch.cat([base_from_wrist[:, :3, :3].flatten(1), PER_METRE / 2 * base_from_wrist[:, :3, 3]], 1)
         sine, cosine = self.arm(pose).chunk(2, 1)
         # Rounding must not carry the last digit past a limit.
-        hand = torch.minimum(torch.maximum(self.lower + self.range * shares, self.lower), self.lower + self.range)
+        hand = (self.lower + (self.upper - self.lower) * shares).clamp(self.lower, self.upper)
         return torch.cat([torch.atan2(sine, cosine), hand], 1)

@@ -22,8 +22,8 @@ from models.retarget.motion import FloatArray, check_times
 class Steadiness:
     """How strongly to filter. `cutoff = slowest_hz + hz_per_m_s · speed`."""
 
-    slowest_hz: float = 1.0
-    hz_per_m_s: float = 12.0
+    slowest_hz: float = 0.7
+    hz_per_m_s: float = 6.0
     speed_hz: float = 1.0  # cutoff of the speed's own low-pass
 
 

@@ -1,8 +1,9 @@
 """Stage 3: train the retarget head against the solver's labels, through differentiable forward kinematics.
 
-In: numbers of tracks and steps, a seed. Out: `head.safetensors` and `report.json` in a folder: finger tip and wrist
-errors and limit violations of the head beside those of the solver itself, on hands and motions it has not seen. Called
-by __main__.py. Hands are synthetic (human_hand.py); labels are made by models/retarget and models/kinematics.
+In: numbers of tracks and steps, a seed. Out: `head.safetensors`, `decoder.safetensors` (actions.py) and `report.json`
+in a folder: finger tip and wrist errors and limit violations of the head beside those of the solver itself, on hands
+and motions it has not seen. Called by __main__.py. Hands are synthetic (human_hand.py); labels are made by
+models/retarget and models/kinematics.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from models.retarget.arm import READY_RAD
 from models.retarget.hand import HandRetargeter
 from models.retarget.head import ARM_JOINTS, RetargetHead
 from models.retarget.keypoints import TIPS, from_wrist
+from train_jobs.manipulation.actions import measure_future, train_decoder, windows
 from train_jobs.manipulation.human_hand import hand_track
 
 # Test tracks come from their own range of seeds.
@@ -41,6 +43,7 @@ class Stage3:
     output: Path
     tracks: int = 60
     steps: int = 4000
+    decoder_steps: int = 1500
     batch: int = 512
     test_tracks: int = 10
     seed: int = 0
@@ -96,10 +99,15 @@ def train(request: Stage3, say: Callable[[str], None]) -> dict[str, Any]:
     seconds = time.monotonic() - started
     first = FIRST_TEST_SEED + request.seed
     test = label(range(first, first + request.test_tracks), solver, arm)
+    seen = windows(range(request.seed, request.seed + request.tracks), TRACK_S)
+    decoder = train_decoder(seen, request.decoder_steps, say)
+    unseen = windows(range(first, first + request.test_tracks), TRACK_S)
     report = {"request": {k: str(v) for k, v in asdict(request).items()}, "train_s": round(seconds, 1),
-              "test_frames": len(test.points_m), **measure(head, solver, arm, test)}  # fmt: skip
+              "test_frames": len(test.points_m), **measure(head, solver, arm, test),
+              "ahead": measure_future(decoder, head, solver, arm, unseen)}  # fmt: skip
     request.output.mkdir(parents=True, exist_ok=True)
     save_file(head.state_dict(), str(request.output / "head.safetensors"))
+    save_file(decoder.state_dict(), str(request.output / "decoder.safetensors"))
     (request.output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
 

@@ -21,7 +21,7 @@ from data_jobs.egoworld.schemas import schema_of
 from data_jobs.runs.strict import Strict
 
 if TYPE_CHECKING:
-    from models.retarget.hand import HandRetargeter
+    from models.retarget.hand import HandMotion, HandRetargeter
 
 SIDES = ("left", "right")
 
@@ -30,6 +30,9 @@ class BatchedParams(Strict):
     """Parameters of `dex_retarget:batched`."""
 
     objective: Literal["pinch", "vector"] = Field("pinch", description="pinch closes fingers where the person's touch")
+    steady: bool = Field(
+        True, description="filter the keypoints before the robot follows them (models/retarget/steady.py)"
+    )
     scaling: float = Field(1.22, gt=0.2, lt=5, description="size of the robot's hand over the person's")
 
 
@@ -45,7 +48,7 @@ class BatchedRetarget:
         table="mapping",
         licence="Apache-2.0",
         upstream=("hamer",),
-        preload=("models.retarget.hand",),
+        preload=("models.retarget.hand", "models.retarget.steady"),
     )
 
     def __init__(self, params: BatchedParams) -> None:
@@ -78,7 +81,7 @@ class BatchedRetarget:
         # A track is one hand: frames in which its side was misread do not change the robot's hand.
         side = max(SIDES, key=seen.count)
         points = np.stack(mine["pose"].to_numpy(zero_copy_only=False)).astype(np.float64).reshape(-1, 21, 3)
-        motion = self._retargeters[side].retarget(points, side, mine["timestamp_s"].to_numpy())
+        motion = self._retarget(points, side, mine["timestamp_s"].to_numpy())
         values = {
             **{name: mine[name] for name in ("frame_index", "timestamp_s", "pts", "hand_id")},
             "pose": list(motion.angles_rad.astype(np.float32)),
@@ -88,6 +91,12 @@ class BatchedRetarget:
             "joints": [list(self._retargeters[side].hand.tree.joints)] * len(mine),
         }
         return pa.table(values, schema=schema_of("mapping"))
+
+    def _retarget(self, points_m: np.ndarray, side: str, time_s: np.ndarray) -> HandMotion:
+        from models.retarget.steady import steadied
+
+        points = steadied(points_m, side, time_s) if self._params.steady else points_m
+        return self._retargeters[side].retarget(points, side, time_s)
 
     def close(self) -> None:
         """Drop the retargeters."""

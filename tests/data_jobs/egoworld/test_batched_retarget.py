@@ -68,3 +68,14 @@ def test_a_clip_without_hands_gives_an_empty_table(operator):
 def test_the_operator_is_found_by_its_seed_name():
     assert operator_class("dex_retarget", None) is BatchedRetarget
     assert operator_class("dex_retarget", "batched") is BatchedRetarget
+
+
+def test_filtered_keypoints_make_calmer_joints(operator):
+    hands = hand_pose(("right",))
+    raw = BatchedRetarget(BatchedParams(steady=False))
+    raw.load()
+    calm, shaking = (
+        np.square(np.diff(np.array(one.run(None, {"hamer": hands}, 16)["pose"].to_pylist()), axis=0)).mean()
+        for one in (operator, raw)
+    )
+    assert calm < 0.7 * shaking

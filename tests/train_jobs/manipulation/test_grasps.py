@@ -8,6 +8,7 @@ import torch
 from benchmarks.grasp_replay import wilson
 from models.kinematics import ur
 from models.kinematics.allegro import TIPS, allegro
+from models.retarget.keypoints import from_wrist
 from train_jobs.manipulation import grasps
 from train_jobs.manipulation.grasp_scene import Thing, build
 from train_jobs.manipulation.grasps import NO_GRIP, SUCCESS, UNREACHABLE, grasp, right_hand
@@ -58,14 +59,14 @@ def test_the_arm_makes_up_for_what_the_fingers_cannot_reach(robot):
     flange = ur.forward(robot.arm.arm, torch.as_tensor(motion.arm.angles_rad)).numpy()
     points = robot.hand.hand.kinematics((*TIPS, "wrist"))(torch.as_tensor(motion.hand.angles_rad)).numpy()
     tips = (points[:, :4] - points[:, 4:]) @ flange[:, :3, :3].transpose(0, 2, 1) + flange[:, None, :3, 3]
-    person = robot.hand.scaling * mime.keypoints_m[:, [8, 12, 4]] @ mime.base_from_wrist[:, :3, :3].transpose(0, 2, 1)
+    seen = from_wrist(torch.as_tensor(mime.keypoints_m), "right").points_m.numpy()[:, [8, 12, 4]]
+    person = robot.hand.scaling * seen @ mime.base_from_wrist[:, :3, :3].transpose(0, 2, 1)
     person += mime.base_from_wrist[:, None, :3, 3]
     meet = (tips[:, 3] + (tips[:, 0] + tips[:, 1]) / 2) / 2
     wanted = (person[:, 2] + (person[:, 0] + person[:, 1]) / 2) / 2
     fine = motion.arm.flags == 0
     assert fine.mean() > 0.9
-    # The wrist that is estimated from noisy keypoints is off by a millimetre or two.
-    assert np.linalg.norm(meet - wanted, axis=1)[fine].max() < 0.005
+    np.testing.assert_allclose(meet[fine], wanted[fine], atol=1e-5)
 
 
 def test_a_mime_is_the_same_for_the_same_seed():
