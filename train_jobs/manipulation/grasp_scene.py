@@ -34,6 +34,8 @@ TABLE_FRICTION = (0.6, 0.005, 0.0005)
 # Who touches whom: bits of MuJoCo's contact filter.
 OBJECT, HAND, DISTAL = 1, 2, 4
 
+SKY = (0.93, 0.94, 0.95)
+
 GREY, BLUE, ORANGE, WOOD = (0.75, 0.76, 0.78, 1), (0.17, 0.36, 0.62, 1), (0.93, 0.5, 0.13, 1), (0.82, 0.77, 0.7, 1)
 TYPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -71,10 +73,12 @@ def _furnish(spec: mujoco.MjSpec, thing: Thing) -> None:
     plane, quality = mujoco.mjtGeom.mjGEOM_PLANE, spec.visual.quality
     quality.offsamples = 4
     spec.visual.headlight.ambient, spec.visual.headlight.diffuse = (0.35,) * 3, (0.45,) * 3
-    world.add_light(pos=(0.3, -0.6, 1.6), dir=(0.1, 0.4, -1), diffuse=(0.5,) * 3)
+    world.add_light(pos=(0.3, -0.6, 1.6), dir=(0.1, 0.4, -1), diffuse=(0.5,) * 3, castshadow=False)
+    flat, sky = mujoco.mjtBuiltin.mjBUILTIN_FLAT, mujoco.mjtTexture.mjTEXTURE_SKYBOX
+    spec.add_texture(name="sky", type=sky, builtin=flat, rgb1=SKY, rgb2=SKY, width=16, height=16)
     world.add_geom(name="table", type=plane, size=(1.5, 1.5, 0.05), rgba=WOOD, contype=OBJECT, conaffinity=0,
                    friction=TABLE_FRICTION)  # fmt: skip
-    world.add_camera(name="side", pos=(0.95, -0.62, 0.5), fovy=38, xyaxes=_towards((0.95, -0.62, 0.5), (0.4, 0, 0.2)))
+    world.add_camera(name="side", pos=(0.95, -0.62, 0.5), fovy=34, xyaxes=_towards((0.95, -0.62, 0.5), (0.4, 0, 0.2)))
     half_turn = thing.yaw_rad / 2
     body = world.add_body(name="object", pos=(*thing.place_m, thing.half_m[2]),
                           quat=(np.cos(half_turn), 0, 0, np.sin(half_turn)))  # fmt: skip
