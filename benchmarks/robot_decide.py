@@ -51,7 +51,7 @@ def serve(snapshot: Path, ports: Any) -> None:
                 connection.send(wire.pack({"type": "offer", "offer": offer}))
             elif message["type"] == "decide":
                 action = actor.act(message["image"].astype(np.float32), message["low_dim"])
-                connection.send(wire.pack({"type": "action", "id": message["id"], "action": action}))
+                connection.send(wire.pack({"type": "actions", "id": message["id"], "actions": action[None]}))
 
     with serve_websocket(handle, "127.0.0.1", 0, compression=None) as server:
         ports.put(server.socket.getsockname()[1])

@@ -4,7 +4,8 @@
 
 Same machine, same run, same JPEGs, same dummy tracker (it decodes, looks at colours, answers) and the same zero policy;
 the ways take turns frame by frame, so that a busy moment meets all of them. `plain` is a websocket server of fifty
-lines that does nothing else. Numbers are round trips in milliseconds.
+lines that does nothing else; `lerobot` is LeRobot's PolicyServer (serve_lerobot.py). Numbers are round trips in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import serve
+from benchmarks.serve_lerobot import policy_server
 from robot import wire
 from robot.client import RemotePolicy
 from robot.contract import load_contract
@@ -176,6 +178,7 @@ def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> 
         policy.offer()
         actor: Any = ray.remote(DirectActor).remote()
         ask = stack.enter_context(plain_server())
+        lerobot = stack.enter_context(policy_server())
         image = given.image.astype(np.uint8) if given.image is not None else None
 
         tracked = take_turns(
@@ -190,6 +193,7 @@ def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> 
             {
                 "actor": lambda i: ray.get(actor.decide.remote(image, given.low_dim)),
                 "plain": lambda i: ask({"type": "decide", "image": image, "low_dim": given.low_dim}),
+                "lerobot": lerobot,
                 "service": lambda i: policy.decide(given),
             },
             frames,

@@ -60,7 +60,12 @@ class RemotePolicy:
             self._send(self._socket, {"type": "reset"})
 
     def decide(self, given: PolicyInput) -> np.ndarray:
-        """The server's action. Raises PolicyError after the deadline, or when the server is gone or says no."""
+        """The server's action for now. Raises PolicyError after the deadline, or when the server is gone or says no."""
+        # The loop asks again with every observation: later rows of the chunk would act on what was seen before.
+        return self.decide_chunk(given)[0]
+
+    def decide_chunk(self, given: PolicyInput) -> np.ndarray:
+        """(T, A) float32: the actions of this and the next T - 1 periods. Raises as `decide` does."""
         socket = self._connected()
         self._next_id += 1
         image = given.image
@@ -68,10 +73,18 @@ class RemotePolicy:
             image = image.astype(np.uint8)  # exact: the planes are whole numbers 0..255
         self._send(socket, {"type": "decide", "id": self._next_id, "image": image, "low_dim": given.low_dim})
         answer = self._receive(socket)
-        if answer.get("id") != self._next_id or answer["type"] != "action":
+        if answer.get("id") != self._next_id or answer["type"] != "actions":
             self._drop()
             raise PolicyError(f"the policy server answered {answer.get('reason') or answer['type']}")
-        return np.asarray(answer["action"], np.float32)
+        return self._chunk(answer.get("actions"))
+
+    def _chunk(self, actions: object) -> np.ndarray:
+        size = self._contract.action.size
+        if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.shape[1] != size or not len(actions):
+            self._drop()
+            found = getattr(actions, "shape", actions)
+            raise PolicyError(f"the policy server answered {found!r}, expected (T, {size})")
+        return actions.astype(np.float32)
 
     def close(self) -> None:
         """Close the socket."""

@@ -2,12 +2,13 @@
 
 In: dicts of plain values and arrays. Out: bytes, and back. Used by client.py and by whoever serves policies.
 
-Protocol 1, over one websocket, one request in flight:
+Protocol 2, over one websocket, one request in flight:
     client  hello   {type, protocol, contract_sha256}
     server  offer   {type, offer: fields of contract.PolicyOffer}         or  error {type, reason}
     client  reset   {type}                                                 no answer; the next observation starts anew
     client  decide  {type, id, image: uint8 or float32 array | nil, low_dim: float32 array | nil}
-    server  action  {type, id, action: float32 array, server_ms}           or  error {type, id, reason}
+    server  actions {type, id, actions: (T, A) float32 array, server_ms}   or  error {type, id, reason}
+Row k of a chunk is meant for k periods after its observation; T is 1 for policies that decide step by step.
 An array is {"nd": [dtype, shape, bytes]}, little-endian, C order.
 """
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from robot.errors import PolicyError
 
-PROTOCOL = 1
+PROTOCOL = 2
 # Plain numbers only; "|O" (pickled objects) and records never travel.
 DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<i8", "<f2", "<f4", "<f8")
 # The largest message to a policy is a stack of pictures: 3 x 2 x 84 x 84 float32 is 170 kB.

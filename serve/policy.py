@@ -1,7 +1,7 @@
 """WS /v1/policy: a robot's observations in, actions out, by the protocol of robot/wire.py.
 
 In: a peer, and the actor `policy` (served_policy.py). Out: an offer when the contract's hash is the same, then one
-action per observation. Called by gateway.py.
+answer per observation: a chunk of one or more actions. Called by gateway.py.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class PolicySession:
             raise BadMessage("a decide has id, image and low_dim")
         try:
             call = self._ask("decide", message.get("image"), message.get("low_dim"))
-            action = await asyncio.wait_for(call, DECIDE_TIMEOUT_S)
+            actions = await asyncio.wait_for(call, DECIDE_TIMEOUT_S)
         except (BadMessage, NotReady) as error:
             reason = str(getattr(error, "cause", error))
             await self._peer.write({"type": "error", "id": number, "reason": reason})
             return
         server_ms = round((time.monotonic() - begun_s) * 1e3, 3)
-        await self._peer.write({"type": "action", "id": number, "action": action, "server_ms": server_ms})
+        await self._peer.write({"type": "actions", "id": number, "actions": actions, "server_ms": server_ms})

@@ -1,6 +1,6 @@
 """The policy that the service offers, held to its contract. A plain class; app.py makes it the actor `policy`.
 
-In: image and low_dim as the contract says. Out: one action. Asked by policy.py for every observation of a robot.
+In: image and low_dim as the contract says. Out: a chunk of actions. Asked by policy.py, once per observation.
 """
 
 from __future__ import annotations
@@ -48,16 +48,20 @@ class ServedPolicy:
         return {**offer, "contract_sha256": self.contract.sha256}
 
     def decide(self, image: np.ndarray | None, low_dim: np.ndarray | None) -> np.ndarray:
-        """(A,) float32 in the contract's space. Raises BadMessage for an observation that does not fit."""
+        """(T, A) float32 in the contract's space; T is 1 for a policy that decides step by step.
+
+        Raises BadMessage for an observation that does not fit.
+        """
         self._check(image, low_dim)
         image = None if image is None else image.astype(np.float32)
         try:
-            action = np.asarray(self._loaded.decide(PolicyInput(image, low_dim, NOWHERE)), np.float32)
+            actions = np.atleast_2d(np.asarray(self._loaded.decide(PolicyInput(image, low_dim, NOWHERE)), np.float32))
         except PolicyError as error:
             raise BadMessage(str(error)) from error
-        if action.shape != (self.contract.action.size,) or not np.isfinite(action).all():
-            raise ServiceError(f"the policy answered {action!r}, expected {self.contract.action.size} finite numbers")
-        return action
+        size = self.contract.action.size
+        if actions.ndim != 2 or actions.shape[1] != size or not np.isfinite(actions).all():
+            raise ServiceError(f"the policy answered {actions!r}, expected rows of {size} finite numbers")
+        return actions
 
     def close(self) -> None:
         """Free it."""

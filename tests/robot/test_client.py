@@ -39,7 +39,7 @@ class Server:
 
     @staticmethod
     def echo(message):
-        return {"type": "action", "id": message["id"], "action": np.array([0.1, 0.2, 0.3, 0.4], np.float32)}
+        return {"type": "actions", "id": message["id"], "actions": np.array([[0.1, 0.2, 0.3, 0.4]], np.float32)}
 
     def _serve(self, connection):
         for data in connection:
@@ -107,7 +107,7 @@ def test_a_late_answer_is_thrown_away_with_its_connection(server, pick101, given
     with pytest.raises(PolicyError, match="80 ms"):
         policy.decide(given)
     server.stall_s = 0.0
-    server.answer = lambda m: {"type": "action", "id": m["id"], "action": np.full(4, 0.5, np.float32)}
+    server.answer = lambda m: {"type": "actions", "id": m["id"], "actions": np.full((1, 4), 0.5, np.float32)}
     time.sleep(0.6)  # the wait before the next try, and the old answer arriving nowhere
     assert policy.decide(given) == pytest.approx([0.5] * 4)
     policy.close()
@@ -116,7 +116,10 @@ def test_a_late_answer_is_thrown_away_with_its_connection(server, pick101, given
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda m: {"type": "action", "id": m["id"] - 1, "action": np.zeros(4, np.float32)},
+        lambda m: {"type": "actions", "id": m["id"] - 1, "actions": np.zeros((1, 4), np.float32)},
+        lambda m: {"type": "actions", "id": m["id"], "actions": np.zeros((0, 4), np.float32)},
+        lambda m: {"type": "actions", "id": m["id"], "actions": np.zeros(4, np.float32)},
+        lambda m: {"type": "actions", "id": m["id"], "actions": [0, 0, 0, 0]},
         lambda m: {"type": "error", "id": m["id"], "reason": "out of memory"},
         lambda m: {"id": m["id"]},
     ],
@@ -129,6 +132,16 @@ def test_a_wrong_answer_is_an_error(server, pick101, given, answer):
         policy.decide(given)
 
 
+def test_a_chunk_comes_whole_and_the_loop_takes_what_is_meant_for_now(server, pick101, given):
+    chunk = np.arange(12, dtype=np.float32).reshape(3, 4)
+    server.answer = lambda m: {"type": "actions", "id": m["id"], "actions": chunk}
+    policy = RemotePolicy(server.url, pick101, DEADLINE_S)
+    policy.offer()
+    assert np.array_equal(policy.decide_chunk(given), chunk)
+    assert np.array_equal(policy.decide(given), chunk[0])
+    policy.close()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -136,7 +149,7 @@ def test_a_wrong_answer_is_an_error(server, pick101, given, answer):
         b"\xc1",
         "text",
         wire.msgpack.packb([1]),
-        wire.msgpack.packb({"type": "action", "action": {"nd": ["|O", [1], b"x"]}}),
+        wire.msgpack.packb({"type": "actions", "actions": {"nd": ["|O", [1], b"x"]}}),
     ],
 )
 def test_what_is_no_message_is_refused(data):

@@ -30,7 +30,7 @@ def test_the_robots_client_gets_actions(service):
     offer = policy.offer()
     assert offer.name == "stand_still" and offer.contract_sha256 == PICK.sha256
     for _ in range(20):
-        assert policy.decide(given()).tolist() == [0, 0, 0, 0]
+        assert policy.decide_chunk(given()).tolist() == [[0, 0, 0, 0]]
     policy.close()
 
 
@@ -38,7 +38,7 @@ def test_another_contract_is_refused_at_hello(service):
     with pytest.raises(ConnectionFailed, match="contract_hash"):
         RemotePolicy(f"{service.ws}/v1/policy", load_contract("handoff074"), 2.0).offer()
     with connect(f"{service.ws}/v1/policy", compression=None) as socket:
-        socket.send(wire.pack({"type": "hello", "protocol": 1, "contract_sha256": "0" * 64}))
+        socket.send(wire.pack({"type": "hello", "protocol": wire.PROTOCOL, "contract_sha256": "0" * 64}))
         assert closed_with(socket) == 4409
 
 
@@ -54,7 +54,7 @@ def test_another_contract_is_refused_at_hello(service):
 )
 def test_a_bad_observation_is_refused_and_the_next_one_answered(service, image, low_dim, reason):
     with connect(f"{service.ws}/v1/policy", compression=None) as socket:
-        socket.send(wire.pack({"type": "hello", "protocol": 1, "contract_sha256": PICK.sha256}))
+        socket.send(wire.pack({"type": "hello", "protocol": wire.PROTOCOL, "contract_sha256": PICK.sha256}))
         assert wire.unpack(socket.recv(timeout=10))["type"] == "offer"
         socket.send(wire.pack({"type": "decide", "id": 1, "image": image, "low_dim": low_dim}))
         told = wire.unpack(socket.recv(timeout=10))
