@@ -1,4 +1,8 @@
-"""The arithmetic behind the metrics."""
+"""The arithmetic behind the metrics, and the dashboard that shows them."""
+
+import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +14,19 @@ from data_jobs.runs.metrics import METRICS, FrameRate, queue_depth
 def test_names_are_unique_and_every_metric_says_what_it_is():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert all(metric.meaning for metric in METRICS)
+
+
+def test_the_dashboard_shows_metrics_that_exist_and_all_of_them():
+    board = json.loads((Path(__file__).resolve().parents[3] / "configs" / "grafana_jobs.json").read_text())
+    kinds = {metric.name: metric.kind for metric in METRICS}
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    found = [re.search(r"ray_\$\{job\}_(\w+)", expression).group(1) for expression in asked]
+    suffixes = {"gauge": "", "counter": "_total", "histogram": "_bucket"}
+    assert set(found) == {name + suffixes[kind] for name, kind in kinds.items()}
+    asked_tags = {
+        tag for expression in asked for tags in re.findall(r"by \(([^)]*)\)", expression) for tag in tags.split(", ")
+    }
+    assert asked_tags <= {tag for metric in METRICS for tag in metric.tags} | {"run_id", "le"}
 
 
 @given(
