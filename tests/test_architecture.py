@@ -201,5 +201,6 @@ def test_importing_does_nothing_but_define():
 def test_every_package_is_listed_for_installation():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = set(settings["tool"]["setuptools"]["packages"])
-    present = {name(path.parent).replace("/", ".") for path in every_file()}
-    assert listed == present
+    code = {name(path.parent).replace("/", ".") for path in every_file()}
+    data = {name(path.parent).replace("/", ".") for path in (ROOT / "configs").rglob("*.yaml")}
+    assert listed == code | data
