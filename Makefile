@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM := false
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights demo serve test soak lint type format bench clean lock
+.PHONY: help setup weights demo serve test soak lint type format docs bench clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ format: .venv/installed ## let ruff mend what it can
 
 type: .venv/installed ## mypy over our folders
 	@$(PYTHON) -m mypy actors models data_jobs robot serve train_jobs
+
+docs: .venv/installed ## write the pages of docs/ that follow from the code: architecture, formats, licences
+	@$(PYTHON) -m docs.generate
 
 bench: weights ## side-by-side measurements; each prints a ratio against a named peer
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) -m benchmarks.$$(basename $$script .py) \

@@ -1,0 +1,54 @@
+"""What the documentation says of files, modules, options and licences is so."""
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from docs.generate import PAGES, renewed
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+COMMAND = re.compile(r"python -m ([a-z_0-9.]+)((?:[^`|\n#]|\\\n)*)")
+FOLDERS = {"models", "actors", "data_jobs", "robot", "serve", "train_jobs", "benchmarks", "tests", "docs"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_generated_pages_are_up_to_date(name):
+    page = ROOT / "docs" / name
+    assert page.read_text() == renewed(page, PAGES[name]()), "run `make docs`"
+
+
+def test_nothing_that_is_installed_is_under_the_gpl():
+    packages = (ROOT / "docs" / "licences.md").read_text().partition("### Packages")[2]
+    rows = [line.split("|")[1].strip() for line in packages.splitlines() if line.startswith("| ")]
+    assert len(rows) > 20
+    assert not [row for row in rows if re.search(r"\bA?GPL", row) or "Affero" in row]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+@cache
+def words_of(module):
+    """Everything that stands in the source of a module's package, where options are declared."""
+    spec = importlib.util.find_spec(module)
+    files = Path(spec.origin).parent.glob("*.py") if spec.submodule_search_locations else [Path(spec.origin)]
+    return "\n".join(path.read_text() for path in files)
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_commands_name_modules_and_options_that_exist(page):
+    for module, rest in COMMAND.findall(page.read_text()):
+        if module.split(".")[0] not in FOLDERS:
+            continue
+        assert importlib.util.find_spec(module), f"{page.name} names {module}"
+        for option in re.findall(r"(?<!\S)--([a-z][a-z-]+)", rest):
+            found = words_of(module)
+            declared = option in found or option.replace("-", "_") in found
+            assert declared, f"{page.name}: {module} has no --{option}"
