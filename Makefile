@@ -65,9 +65,8 @@ type: .venv/installed ## mypy over our folders
 docs: .venv/installed ## write the pages of docs/ that follow from the code: architecture, formats, licences
 	@$(PYTHON) -m docs.generate
 
-bench: weights ## side-by-side measurements; each prints a ratio against a named peer
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) -m benchmarks.$$(basename $$script .py) \
-	    || echo "== $$script did not finish: its first lines say what it needs"; done
+bench: weights ## side-by-side measurements in pairs, written to docs/measured.md
+	@$(PYTHON) -m benchmarks
 
 clean: ## remove what the targets made, but not the weights cache
 	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
