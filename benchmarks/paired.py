@@ -73,10 +73,10 @@ def in_turns(
     return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
 
 
-def blocks(samples: Sequence[float], figure: Callable[[Sequence[float]], float], count: int = REPEATS) -> list[float]:
+def blocks(samples: Sequence[float], figure: Callable[[Any], Any], count: int = REPEATS) -> tuple[float, ...]:
     """`figure` of `count` stretches of a long series of samples."""
     size = len(samples) // count
-    return [figure(samples[i * size : (i + 1) * size]) for i in range(count)]
+    return tuple(float(figure(samples[i * size : (i + 1) * size])) for i in range(count))
 
 
 def machine() -> dict[str, Any]:

@@ -13,6 +13,7 @@ import logging
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from actors.so101_policy import So101Policy
 from actors.so101_segmenter import So101Segmenter
+from benchmarks.paired import REPEATS, Comparison
 from robot.contract import PolicyContract, load_contract
 from robot.loop import LoopReport, TickRecord
 from robot.networks import NetworkPerception, NetworkPolicy
@@ -135,6 +137,15 @@ def schedule_kept(report: LoopReport) -> str:
         f"{100 * late.on_time():.2f} % of {late.ticks + late.missed} ticks within their period, late p50 "
         f"{late.percentile_ms(50):.2f}, p99 {late.percentile_ms(99):.2f}, worst {late.worst_ns / 1e6:.1f} ms"
     )
+
+
+def comparisons() -> Iterator[Comparison]:
+    """Jitter of the cadence, both loops at our thread's priority."""
+    prefer_this_thread()
+    jitter = [(figures(ours(30.0, 7.0)[0], 30.0), figures(lerobots(30.0, 7.0), 30.0)) for _ in range(REPEATS)]
+    mine, theirs = zip(*((a["jitter_p99"], b["jitter_p99"]) for a, b in jitter), strict=True)
+    command = "python -m benchmarks robot"
+    yield Comparison("control loop at 30 Hz, p99 jitter", "LeRobot's record_loop", "ms", "less", mine, theirs, command)
 
 
 def main(

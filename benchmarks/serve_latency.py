@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import serve
+from benchmarks.paired import Comparison, blocks
 from benchmarks.serve_lerobot import policy_server
 from robot import wire
 from robot.client import RemotePolicy
@@ -40,6 +41,7 @@ from tests.serve.running import free_port, start_ray
 
 SERVER = {"models": {}, "tracking": {"backend": "tests.serve.colour:backend"}}
 TARGET = "0123456789abcdef"
+Spans = dict[str, np.ndarray]
 
 
 class Nowhere:
@@ -125,7 +127,7 @@ def plain_server() -> Iterator[Callable[[dict[str, Any]], Any]]:
     process.terminate()
 
 
-def take_turns(ways: dict[str, Callable[[int], Any]], count: int) -> dict[str, np.ndarray]:
+def take_turns(ways: dict[str, Callable[[int], Any]], count: int) -> Spans:
     """Round trips in ms per way, one frame each in turn; the first tenth is warm-up and not counted."""
     spans: dict[str, list[float]] = {name: [] for name in ways}
     for index in range(count + count // 10):
@@ -136,7 +138,7 @@ def take_turns(ways: dict[str, Callable[[int], Any]], count: int) -> dict[str, n
     return {name: np.array(values[-count:]) for name, values in spans.items()}
 
 
-def show(console: Console, title: str, spans: dict[str, np.ndarray], base: str) -> None:
+def show(console: Console, title: str, spans: Spans, base: str) -> None:
     """One table; `added` is against `base`."""
     table = Table(title=title)
     for column in ("way", "p50 ms", "p99 ms", f"added to {base}, p50", "p99"):
@@ -159,16 +161,13 @@ def started(stack: ExitStack, settings: dict[str, Any]) -> str:
     return f"127.0.0.1:{port}"
 
 
-def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> None:
-    """Run it."""
-    console = Console()
+def measure(frames: int) -> tuple[Spans, Spans]:
+    """Round trips in ms by way: of frames through the tracker, of observations through the policy."""
     jpegs = [scene.jpeg(scene.frame(index)) for index in range(50)]
     contract = load_contract("pick101_v19")
-    given = PolicyInput(
-        np.zeros((3, 2, 84, 84), np.float32),
-        np.zeros((3, 18), np.float32),
-        Observation(Joints(np.zeros(6), np.zeros(6), 1), None),
-    )
+    image, low_dim = np.zeros((3, 2, 84, 84), np.float32), np.zeros((3, 18), np.float32)
+    given = PolicyInput(image, low_dim, Observation(Joints(np.zeros(6), np.zeros(6), 1), None))
+    bytes_ = image.astype(np.uint8)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         address = started(stack, {**SERVER, "targets_dir": f"{folder}/targets"})
@@ -178,9 +177,6 @@ def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> 
         policy.offer()
         actor: Any = ray.remote(DirectActor).remote()
         ask = stack.enter_context(plain_server())
-        lerobot = stack.enter_context(policy_server())
-        image = given.image.astype(np.uint8) if given.image is not None else None
-
         tracked = take_turns(
             {
                 "actor": lambda i: ray.get(actor.step.remote(jpegs[i % 50], i)),
@@ -191,16 +187,36 @@ def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> 
         )
         decided = take_turns(
             {
-                "actor": lambda i: ray.get(actor.decide.remote(image, given.low_dim)),
-                "plain": lambda i: ask({"type": "decide", "image": image, "low_dim": given.low_dim}),
-                "lerobot": lerobot,
+                "actor": lambda i: ray.get(actor.decide.remote(bytes_, low_dim)),
+                "plain": lambda i: ask({"type": "decide", "image": bytes_, "low_dim": low_dim}),
+                "lerobot": stack.enter_context(policy_server()),
                 "service": lambda i: policy.decide(given),
             },
             frames,
         )
         policy.close()
-        load = os.getloadavg()[0]
-    console.print(f"{frames} frames of {len(jpegs[0]) / 1024:.0f} KiB each · {os.cpu_count()} cores · load {load:.1f}")
+    return tracked, decided
+
+
+def comparisons() -> Iterator[Comparison]:
+    """Medians of five stretches of one run."""
+    tracked, decided = measure(400)
+    command = "python -m benchmarks serve"
+    for what, spans, peers in (
+        ("a frame through the service", tracked, {"actor": "bare Ray actor", "plain": "plain websocket server"}),
+        ("a decision of the service", decided, {"actor": "bare Ray actor", "lerobot": "LeRobot's PolicyServer"}),
+    ):
+        ours = blocks(spans["service"], np.median)
+        for key, peer in peers.items():
+            yield Comparison(what, peer, "ms", "less", ours, blocks(spans[key], np.median), command)
+
+
+def main(frames: Annotated[int, typer.Option(help="per way", min=20)] = 400) -> None:
+    """Run it."""
+    tracked, decided = measure(frames)
+    console = Console()
+    console.print(f"{frames} frames of {len(scene.jpeg(scene.frame(0))) / 1024:.0f} KiB each")
+    console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     show(console, "a frame through the tracker", tracked, "actor")
     show(console, "an observation through the policy", decided, "actor")
 
