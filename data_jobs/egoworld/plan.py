@@ -130,8 +130,11 @@ def _stage(
 
 
 def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}, which the config names, cannot be read: {error.strerror}") from error
 
 
 def _drop(values: dict[str, Any], path: list[str]) -> bool:

@@ -13,6 +13,7 @@ from data_jobs.egoworld.operators.library_retarget import LibraryRetarget
 from data_jobs.egoworld.operators.mediapipe_hands import MediapipeHands
 from data_jobs.egoworld.operators.mobile_sam import MobileSamMasks
 from data_jobs.egoworld.operators.sam2_video import Sam2VideoMasks
+from data_jobs.egoworld.operators.template_pose import TemplatePose
 from data_jobs.runs.errors import RunError
 
 # In the order of the data: an operator comes after those whose tables it reads.
@@ -20,6 +21,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     MediapipeHands,
     MobileSamMasks,
     Sam2VideoMasks,
+    TemplatePose,
     BatchedRetarget,
     LibraryRetarget,
     ColmapPose,
