@@ -127,8 +127,7 @@ class ObjectPoser:
         closed = cv2.morphologyEx(mask.reshape(side, side), cv2.MORPH_CLOSE, kernel).astype(bool)
         filled = cv2.dilate(picture.reshape(side, side, 3), kernel)
         holes = closed & (mask.reshape(side, side) == 0)
-        picture = np.where(holes[:, :, None], filled, picture.reshape(side, side, 3))
-        small = _small(picture, closed)
+        small = _small(np.where(holes[:, :, None], filled, picture.reshape(side, side, 3)), closed)
         return _Small(small.mask, small.rgb, (small.centre - side / 2) / scale, small.size / scale)
 
     def _placed(self, rotation: Rotation, seen: _Small, camera_px: tuple[float, float, float, float]) -> np.ndarray:
