@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from actors.tracker.banks import CALIBRATION_GUARD, Bank, cut_off, make_bank
+from actors.tracker.banks import CALIBRATION_GUARD, UNCALIBRATED_THRESHOLD, Bank, cut_off, make_bank
 from actors.tracker.flow import FlowBackend
 from actors.tracker.mesh import read_mesh, render_views
 from actors.tracker.search import Searcher, whole_of
@@ -134,6 +134,11 @@ def above_the_best(negatives: list[float]) -> float:
     return max(negatives) + CALIBRATION_GUARD
 
 
+def guess(_: list[float]) -> float:
+    """Without calibration."""
+    return UNCALIBRATED_THRESHOLD
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """One way to choose among proposals."""
@@ -149,7 +154,7 @@ WAYS = (
     Way("+ colours", Bank.likeness, False),
     Way("+ wholes over parts (ours)", Bank.likeness, True),
 )
-RULES = {"above the best": above_the_best, "1 % rule": cut_off}
+RULES = {"above the best": above_the_best, "1 % rule": cut_off, "the guess, whatever the best": guess}
 
 
 @dataclass(frozen=True, slots=True)

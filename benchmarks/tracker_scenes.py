@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from actors.tracker.backend import mask_iou
-from actors.tracker.banks import make_bank
+from actors.tracker.banks import UNCALIBRATED_THRESHOLD, make_bank
 from actors.tracker.film import Film
 from actors.tracker.mesh import Mesh, look_at, read_mesh, render, render_views
 from actors.tracker.records import Phase
@@ -144,6 +144,7 @@ def main() -> None:
     arguments.add_argument("--points", type=int, default=12, help="per side")
     arguments.add_argument("--only", default="", help="runs whose line begins with this")
     arguments.add_argument("--object", type=int, default=9, help="of LM-O")
+    arguments.add_argument("--threshold", type=float, default=UNCALIBRATED_THRESHOLD)
     given = arguments.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     if not DATA.is_dir():
@@ -155,6 +156,7 @@ def main() -> None:
     embedder = Embedder()
     embedder.load()
     bank = make_bank("object", list(render_views(mesh, 42, SPRITE_PX)), embedder)
+    bank = replace(bank, threshold=given.threshold)
     # The same shape in other colours.
     other = Mesh(mesh.vertices_m, mesh.faces, mesh.rgb[:, ::-1])
     double = sprite(other, 0.6)
