@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
 
 from robot.arm import Arm
 from robot.records import LoopState
-from robot.safety import DeadMan, Governor
+from robot.safety import DeadMan, Governor, SafetyLimits
 from robot.session import load_limits
 
 START = np.array([0.07, 0.306, -0.214, 1.571, 1.571, 0.85])
@@ -165,6 +166,23 @@ def test_it_reaches_a_reachable_wish_exactly_and_does_not_overshoot(limits):
     path = np.array([governor.limit(goal).target_rad for _ in range(60)])
     assert path[-1] == pytest.approx(goal, abs=1e-9)
     assert (np.sign(goal - START) * (path - goal) <= 1e-9).all()
+
+
+def test_speeding_up_grows_by_the_jerk_limit_and_by_no_less():
+    """From rest towards a far wish the speed gains 1, 2, 3 … times jerk x period², until acceleration ends that."""
+    limits = load_limits("so101").model_copy(update={"max_jerk_rad_s3": 60.0})
+    governor = Governor(limits, Arm(), RATE_HZ)
+    governor.start(START)
+    positions = [START] + [governor.limit(START + 0.5).target_rad for _ in range(4)]
+    speeds = np.diff(np.array(positions), axis=0) * RATE_HZ
+    assert np.diff(np.vstack([np.zeros(6), speeds]), axis=0)[:, 0] == pytest.approx(60 / RATE_HZ**2 * np.arange(1, 5))
+
+
+@pytest.mark.parametrize("field", ["max_velocity_rad_s", "max_acceleration_rad_s2"])
+def test_a_limit_of_zero_is_no_limit_and_refused(limits, field):
+    values = limits.model_dump() | {field: (1.0, 1.0, 0.0, 1.0, 1.0, 1.0)}
+    with pytest.raises(ValidationError, match="greater than 0"):
+        SafetyLimits(**values)
 
 
 @pytest.mark.parametrize("wish", [np.full(6, "1"), np.zeros((2, 3)), np.array([1 + 2j] * 6), np.array([None] * 6)])
