@@ -173,8 +173,6 @@ def measure(frames: int) -> tuple[Spans, Spans]:
         address = started(stack, {**SERVER, "targets_dir": f"{folder}/targets"})
         target = add_target(f"http://{address}", "disc", scene.archive())
         client = stack.enter_context(TrackClient(f"ws://{address}/v1/track", [target], 30.0))
-        policy = RemotePolicy(f"ws://{address}/v1/policy", contract, 30.0)
-        policy.offer()
         actor: Any = ray.remote(DirectActor).remote()
         ask = stack.enter_context(plain_server())
         tracked = take_turns(
@@ -185,11 +183,15 @@ def measure(frames: int) -> tuple[Spans, Spans]:
             },
             frames,
         )
+        lerobot = stack.enter_context(policy_server())
+        # Only now: the service ends connections that say nothing for a while.
+        policy = RemotePolicy(f"ws://{address}/v1/policy", contract, 30.0)
+        policy.offer()
         decided = take_turns(
             {
                 "actor": lambda i: ray.get(actor.decide.remote(bytes_, low_dim)),
                 "plain": lambda i: ask({"type": "decide", "image": bytes_, "low_dim": low_dim}),
-                "lerobot": stack.enter_context(policy_server()),
+                "lerobot": lerobot,
                 "service": lambda i: policy.decide(given),
             },
             frames,
