@@ -1,4 +1,4 @@
-"""The command line: manifest, run, status, verify, retry, rebuild, report, export.
+"""The command line: manifest, run, status, verify, retry, rebuild, report, export, view.
 
 `python -m data_jobs.egoworld --help` lists the options.
 
@@ -192,6 +192,23 @@ def export(
         raise RunError(f"a dataset is made from a local run only; {run} lies in an object store")
     episodes, frames = write_dataset(where, output, task, fps, size_of(size))
     out.print(f"dataset: {output}, {episodes} episodes, {frames} frames", highlight=False, soft_wrap=True)
+
+
+@app.command()
+@plainly
+def view(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option(help="new folder for one .rrd file per clip")],
+    clip: Annotated[list[str] | None, typer.Option(help="only this clip; repeatable")] = None,
+) -> None:
+    """Write clips as recordings for the Rerun viewer (`rerun FILE.rrd`)."""
+    from data_jobs.egoworld.viewer import write_recordings
+
+    where = where_of(run)
+    if not isinstance(where, Path):
+        raise RunError(f"recordings are made from a local run only; {run} lies in an object store")
+    written = write_recordings(where, output, clip or [])
+    out.print(f"recordings: {len(written)} in {output}", highlight=False, soft_wrap=True)
 
 
 # --- shared by the commands ---------------------------------------------------------------------------------------
