@@ -107,8 +107,10 @@ def _cameras(read: Callable[[list[str]], pa.Table], frames: int) -> dict[str, An
 
 
 def _posed(table: pa.Table) -> float | None:
+    if not len(table):
+        return None
     poses = pc.list_flatten(table["pose"]).to_numpy().reshape(len(table), -1)
-    return _rate(int(np.isfinite(poses).all(axis=1).sum()) if len(table) else 0, len(table))
+    return _rate(int(np.isfinite(poses).all(axis=1).sum()), len(table))
 
 
 def _rate(part: int, whole: int) -> float | None:

@@ -2,11 +2,13 @@
 
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from data_jobs.egoworld.qc import COLUMNS
+from data_jobs.egoworld.qc import COLUMNS, clip_qc
+from data_jobs.egoworld.schemas import TABLES, schema_of
 from tests.e2e.egoworld import call, command, letters, stub_config
 from tests.faults.videos import write_video
 
@@ -56,6 +58,21 @@ def test_a_rate_of_nothing_is_not_a_rate(tmp_path):
     code, _ = call(*command(tmp_path / "videos", stub_config(tmp_path), tmp_path))
     [row] = pq.ParquetFile(tmp_path / "run_id=r" / "qc.parquet").read().to_pylist()
     assert code == 0 and row["empty_mask_rate"] is None and row["camera_outcome"] is None
+
+
+def test_every_table_may_be_empty_or_hold_what_was_not_found():
+    def read(table, columns):
+        return tables[table].select(columns)
+
+    tables = {name: schema_of(name).empty_table() for name in TABLES}
+    assert {k: v for k, v in clip_qc(read, list(TABLES), 10).items() if v} == {}
+    nan, pose = [float("nan")] * 7, [0.0] * 7
+    tables["object_pose"] = pa.table({"pose": pa.array([nan, pose], schema_of("object_pose").field("pose").type)})
+    outcomes = ["no_parallax"] * 2
+    camera = {"pose": pa.array([nan, nan], schema_of("fast3r_pose").field("pose").type), "outcome": pa.array(outcomes)}
+    tables["fast3r_pose"] = pa.table(camera)
+    found = clip_qc(read, ["object_pose", "fast3r_pose"], 10)
+    assert found == {"object_found_rate": 0.5, "camera_outcome": "no_parallax", "camera_posed_rate": 0.0}
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, "many"])
