@@ -26,71 +26,26 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_jobs.nuscenes import motion
-from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Motion, Thresholds
-from data_jobs.nuscenes.convert import ConvertRequest, convert
-from data_jobs.nuscenes.detections import read_detections
-from data_jobs.nuscenes.evaluate import class_boxes, find_sequences, read_truth
+from data_jobs.nuscenes import motion, suite
+from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Thresholds
 from data_jobs.nuscenes.matching import FloatArray
-from data_jobs.nuscenes.metrics import Score, class_averaged, combined, score_sequence
 from data_jobs.nuscenes.mot_files import MotRows
 from data_jobs.nuscenes.schema import CLASSES
-from data_jobs.nuscenes.synthetic import scene_pool, write_database
-from data_jobs.nuscenes.synthetic_world import WorldSpec
-from data_jobs.nuscenes.track import Frames, track_camera
+from data_jobs.nuscenes.track import Frames
+from models import box_kalman
 
 TUNING_SEED, REPORT_SEED = 101, 202
 
 
 class Suite:
-    """Converted synthetic scenes with their detections, in memory."""
+    """Synthetic scenes at any rate."""
 
     def __init__(self, work: Path, split: str, seed: int, scenes: int) -> None:
-        write_database(work, "v1.0-synthetic", WorldSpec(), seed, scene_pool(scenes, split))
-        request = ConvertRequest(
-            work, "v1.0-synthetic", work / "out", work / "cache", split, "native", "native", "local", 1
-        )
-        convert(request)
-        sequences = find_sequences(work / "out")
-        given = read_detections(work / "detections.parquet", sequences)
-        self.parts = [(Frames.read(s), given.rows[s.name], read_truth(s)) for s in sequences]
+        self.parts = suite.synthetic_suite(work, split, seed, scenes)
 
-    def score(self, track: Callable[[Frames, MotRows], MotRows], every: int = 1) -> dict[str, float]:
+    def score(self, track: suite.Track, every: int = 1) -> dict[str, float]:
         """Class-averaged numbers of a tracker; `every` n-th frame only."""
-        scores: dict[str, list[Score]] = {name: [] for name in CLASSES}
-        for frames, rows, truth in self.parts:
-            frames, rows, truth = thinned(frames, rows, truth, every)
-            tracks = track(frames, rows)
-            for number, name in enumerate(CLASSES):
-                scores[name].append(score_sequence(*class_boxes(truth, tracks, number)))
-        return class_averaged([combined(s) for s in scores.values()])
-
-
-def thinned(frames: Frames, rows: MotRows, truth: tuple, every: int) -> tuple:
-    """Every n-th frame, renumbered."""
-    if every == 1:
-        return frames, rows, truth
-    keep = np.arange(0, len(frames.time_s), every)
-    less = Frames(frames.time_s[keep], frames.start_us, frames.global_from_camera[keep], frames.intrinsics[keep],
-                  frames.image_wh)  # fmt: skip
-
-    def thin(part: MotRows) -> tuple[MotRows, np.ndarray]:
-        chosen = (part.frame - 1) % every == 0
-        part = part.chosen(chosen)
-        return MotRows((part.frame - 1) // every + 1, *(getattr(part, n) for n in MotRows.__slots__[1:])), chosen
-
-    labels, chosen = thin(truth[0])
-    return less, thin(rows)[0], (labels, truth[1][chosen])
-
-
-def ours(make: Callable[[], Motion], thresholds: Thresholds) -> Callable[[Frames, MotRows], MotRows]:
-    """A tracker of ours as a function."""
-
-    def run(frames: Frames, rows: MotRows) -> MotRows:
-        t = track_camera(frames, rows, make(), thresholds)
-        return MotRows(t.frame, t.id, t.xywh_px, t.score, t.class_id, np.full(len(t.frame), -1.0))
-
-    return run
+        return suite.score([suite.thinned(part, every) for part in self.parts], track)
 
 
 def library(name: str, hertz: float) -> Callable[[Frames, MotRows], MotRows]:
@@ -124,9 +79,9 @@ def library(name: str, hertz: float) -> Callable[[Frames, MotRows], MotRows]:
     return run
 
 
-def draw(rng: np.random.Generator) -> tuple[motion.Noise, Thresholds]:
+def draw(rng: np.random.Generator) -> tuple[box_kalman.Noise, Thresholds]:
     """One random setting."""
-    noise = motion.Noise(
+    noise = box_kalman.Noise(
         measured=float(rng.choice([0.03, 0.05, 0.08])), position=10 ** rng.uniform(-2, -0.5),
         velocity=10 ** rng.uniform(-0.3, 0.6), birth_velocity=10 ** rng.uniform(0, 0.8),
     )  # fmt: skip
@@ -139,7 +94,9 @@ def draw(rng: np.random.Generator) -> tuple[motion.Noise, Thresholds]:
     return noise, thresholds
 
 
-def near(rng: np.random.Generator, noise: motion.Noise, thresholds: Thresholds) -> tuple[motion.Noise, Thresholds]:
+def near(
+    rng: np.random.Generator, noise: box_kalman.Noise, thresholds: Thresholds
+) -> tuple[box_kalman.Noise, Thresholds]:
     """A setting of which about a third of the values are drawn anew."""
     other_noise, other = draw(rng)
 
@@ -155,14 +112,18 @@ def tune(trials: int, scenes: int) -> None:
     2 Hz."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as work:
-        suite = Suite(Path(work), "held_out", TUNING_SEED, scenes)
-        best = (0.0, motion.TUNED, TUNED_THRESHOLDS)
+        scenes_made = Suite(Path(work), "held_out", TUNING_SEED, scenes)
+        best = (0.0, box_kalman.TUNED, TUNED_THRESHOLDS)
         for k in range(trials):
             noise, thresholds = (
-                (motion.TUNED, TUNED_THRESHOLDS) if k == 0 else draw(rng) if k < trials // 2 else near(rng, *best[1:])
+                (box_kalman.TUNED, TUNED_THRESHOLDS)
+                if k == 0
+                else draw(rng)
+                if k < trials // 2
+                else near(rng, *best[1:])
             )
-            track = ours(partial(motion.BoxKalman, noise, ego=True), thresholds)
-            fast, slow = (suite.score(track, every)["HOTA"] for every in (1, 6))
+            track = suite.ours(partial(motion.BoxKalman, noise, ego=True), thresholds)
+            fast, slow = (scenes_made.score(track, every)["HOTA"] for every in (1, 6))
             best = max(best, ((fast + slow) / 2, noise, thresholds), key=lambda found: found[0])
             sys.stdout.write(
                 f"{k:3d} {100 * fast:.2f} {100 * slow:.2f} best {100 * best[0]:.2f} {noise} {thresholds}\n"
@@ -174,13 +135,13 @@ def tune(trials: int, scenes: int) -> None:
 def compare(scenes: int, with_library: bool) -> None:
     """The table: rows are trackers, columns rates."""
     with tempfile.TemporaryDirectory() as work:
-        suite = Suite(Path(work), "val", REPORT_SEED, scenes)
+        scenes_made = Suite(Path(work), "val", REPORT_SEED, scenes)
         published, tuned = Thresholds(), TUNED_THRESHOLDS
         rows = {
-            "kalman, ByteTrack's thresholds": lambda hertz: ours(motion.MOTIONS["kalman"], published),
-            "kalman": lambda hertz: ours(motion.MOTIONS["kalman"], tuned),
-            "kalman, tuned noise": lambda hertz: ours(lambda: motion.BoxKalman(motion.TUNED, False), tuned),
-            "kalman_ego": lambda hertz: ours(motion.MOTIONS["kalman_ego"], tuned),
+            "kalman, ByteTrack's thresholds": lambda hertz: suite.ours(motion.MOTIONS["kalman"], published),
+            "kalman": lambda hertz: suite.ours(motion.MOTIONS["kalman"], tuned),
+            "kalman, tuned noise": lambda hertz: suite.ours(lambda: motion.BoxKalman(box_kalman.TUNED, False), tuned),
+            "kalman_ego": lambda hertz: suite.ours(motion.MOTIONS["kalman_ego"], tuned),
         }
         if with_library:
             rows["trackers SORT"] = lambda hertz: library("SORTTracker", hertz)
@@ -191,7 +152,7 @@ def compare(scenes: int, with_library: bool) -> None:
         for every, hertz in ((1, 12.0), (6, 2.0)):
             for name, make in rows.items():
                 start = time.perf_counter()
-                r = suite.score(make(hertz), every)
+                r = scenes_made.score(make(hertz), every)
                 numbers = " | ".join(f"{100 * r[m]:.1f}" for m in ("HOTA", "DetA", "AssA", "IDF1", "MOTA"))
                 sys.stdout.write(
                     f"| {name} | {hertz:.0f} Hz | {numbers} | {r['IDSW']:.0f} | {time.perf_counter() - start:.1f} |\n"

@@ -1,4 +1,4 @@
-"""The command line: convert, check, track, evaluate, synthesize. `python -m data_jobs.nuscenes --help`.
+"""The command line: convert, check, track, evaluate, compare, synthesize. `python -m data_jobs.nuscenes --help`.
 
 Exit codes: see data_jobs/runs/command.py.
 """
@@ -94,7 +94,10 @@ def check(
 def track(
     gt: Converted,
     detections: Annotated[Path, typer.Option(help="Parquet by image token, or a folder of MOT text files")],
-    motion: Annotated[str, typer.Option(help="kalman or kalman_ego")] = "kalman_ego",
+    motion: Annotated[
+        str, typer.Option(help="last_box, constant_velocity, kalman, kalman_tuned, kalman_ego or trackssm")
+    ] = "kalman_ego",
+    weights: Annotated[Path | None, typer.Option(help="of trackssm; default the shipped small ones")] = None,
     output: Annotated[Path | None, typer.Option(help="folder for the tracks; default OUT/tracks/MOTION")] = None,
     across_cameras: Annotated[bool, typer.Option(help="give an object one id in all six cameras")] = True,
     split: OneSplit = None,
@@ -104,7 +107,7 @@ def track(
     from data_jobs.nuscenes.track import run_track
 
     target = output or gt / "tracks" / motion
-    counts = run_track(gt, detections, motion, target, TUNED_THRESHOLDS, across_cameras, split)
+    counts = run_track(gt, detections, motion, target, TUNED_THRESHOLDS, across_cameras, split, weights)
     out.print(", ".join(f"{value} {name}" for name, value in counts.items()) + f": {target}", soft_wrap=True)
 
 
@@ -129,6 +132,40 @@ def evaluate(
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(reports, indent=1, sort_keys=True) + "\n")
+
+
+@app.command()
+@plainly
+def compare(
+    output: Annotated[Path, typer.Option(help="folder for compare.html, compare.json and compare.md")],
+    weights: Annotated[list[Path] | None, typer.Option(help="of trackssm; repeat it; default the shipped")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="of a synthetic suite; repeat it; default three")] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="synthetic scenes per seed")] = 5,
+    gt: Annotated[Path | None, typer.Option(help="compare on this conversion instead; needs --detections")] = None,
+    detections: Annotated[Path | None, typer.Option(help="Parquet by image token, or MOT text files")] = None,
+    split: Annotated[str, typer.Option(help="of the synthetic scenes' names, or of --gt")] = "val",
+) -> None:
+    """Compare motion models: same detections, same association, 12 and 2 Hz, gaps of 5 and 10 frames."""
+    from data_jobs.nuscenes import compare as job
+    from data_jobs.nuscenes.compare_page import page
+    from data_jobs.nuscenes.suite import read_suite
+    from models.trackssm.pretrained import PRETRAINED
+
+    if (gt is None) != (detections is None):
+        raise RunError("--gt and --detections go together")
+    files, seeds = weights or [PRETRAINED], seed or [202, 203, 204]
+    rows = job.entries(files)
+    if gt is not None and detections is not None:
+        suites, what = [read_suite(gt, detections, split)], f"{gt.name}, split {split}."
+    else:
+        suites, what = job.synthetic_suites(seeds, scenes, split), f"Synthetic, {scenes} scenes, seeds {seeds}."
+    results = job.compare(suites, rows, job.CONDITIONS, lambda line: out.print(line, highlight=False))
+    output.mkdir(parents=True, exist_ok=True)
+    about = {"suites": what, "weights": [path.name for path in files]}
+    for name, text in (("html", page(results, what)), ("json", job.as_json(results, about)),
+                       ("md", job.table(results) + "\n")):  # fmt: skip
+        (output / f"compare.{name}").write_text(text, encoding="utf-8")
+    out.print(job.table(results), highlight=False, soft_wrap=True)
 
 
 @app.command()

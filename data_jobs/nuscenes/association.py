@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -38,19 +38,29 @@ class Step:
     dt_s: float  # since the frame before; 0 at the first
     image_from_before: FloatArray  # (3, 3) homography of the camera's rotation between the two, pixels to pixels
     image_wh: tuple[float, float]
+    camera_from_before: FloatArray | None = None  # (3, 4) the camera's whole way, metres; None where not measured
+    lens_px: tuple[float, float, float] | None = None  # focal length, principal point; None where not known
 
 
 class Motion(Protocol):
     """Predicts boxes. A state is the model's own; boxes are centre x, centre y, width, height in pixels."""
 
-    def begin(self, boxes: FloatArray) -> list[Any]:
-        """States of N newborn tracks from their first boxes (N, 4)."""
+    def begin(self, boxes: FloatArray, class_id: IntArray) -> list[Any]:
+        """States of N newborn tracks from their first boxes (N, 4) and classes (N,)."""
 
     def predict(self, states: list[Any], step: Step) -> FloatArray:
         """Advance N states by one frame; their boxes (N, 4)."""
 
     def update(self, states: list[Any], boxes: FloatArray) -> None:
         """Correct N states with the boxes (N, 4) they were matched to."""
+
+
+@runtime_checkable
+class Unsure(Protocol):
+    """A motion model that also says how far its boxes may be off."""
+
+    def spread_px(self, states: list[Any]) -> FloatArray:
+        """Standard deviation (N,) of the predicted boxes, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +79,11 @@ class Thresholds:
     # newborn's velocity is not known yet. 0 compares the boxes as they are, at any frame rate.
     drift_per_s: float = 0.0
     newborn_drift_per_s: float = 0.0
+    # With a motion model that is Unsure, boxes grow by this many of its standard deviations instead. 0: as above.
+    spread_growth: float = 0.0
 
 
-# Chosen with motion.TUNED on the held-out split of the synthetic suite (benchmarks/nuscenes_tuning.py).
+# Chosen with box_kalman.TUNED on the held-out split of the synthetic suite (benchmarks/nuscenes_tuning.py).
 TUNED_THRESHOLDS = Thresholds(
     high=0.34, birth=0.39, first_cost=0.97, second_cost=0.70, newborn_cost=0.92, max_lost_s=2.0,
     drift_per_s=2.5, newborn_drift_per_s=6.0,
@@ -150,6 +162,8 @@ class Tracker:
 
     def _margins(self, tracks: Sequence[Track], time_s: float, drift_per_s: float) -> FloatArray:
         """How many pixels (N,) each track's boxes grow on every side, for the time since it was seen."""
+        if self.thresholds.spread_growth and tracks and isinstance(self.motion, Unsure):
+            return self.thresholds.spread_growth * self.motion.spread_px([track.state for track in tracks])
         # A motion model may shrink a box through zero: such a box has no size to grow by.
         area = np.array([max(track.box[2], 0.0) * max(track.box[3], 0.0) for track in tracks])
         return drift_per_s * np.sqrt(area) * np.array([time_s - track.seen_s for track in tracks])
@@ -180,8 +194,8 @@ class Tracker:
 
     def _give_birth(self, detections: Detections, rows: IntArray, time_s: float) -> list[Track]:
         boxes = centred(detections.xywh_px[rows])
-        tracks = []
-        for row, box, state in zip(rows, boxes, self.motion.begin(boxes), strict=True):
+        states, tracks = self.motion.begin(boxes, detections.class_id[rows]), []
+        for row, box, state in zip(rows, boxes, states, strict=True):
             self.last_id += 1
             class_id, score = int(detections.class_id[row]), float(detections.score[row])
             # In the first frame there is no second look to wait for.

@@ -9,7 +9,7 @@ benchmark.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from data_jobs.nuscenes.evaluate import TRACKS_CARD, SequenceRef, find_sequences
 from data_jobs.nuscenes.geometry import FloatArray
 from data_jobs.nuscenes.matching import IntArray
 from data_jobs.nuscenes.mot_files import MotRows, mot_bytes
-from data_jobs.nuscenes.motion import motion_model
+from data_jobs.nuscenes.motion import motion_maker
 from data_jobs.nuscenes.rig import Tracklet, bearings, link
 from data_jobs.nuscenes.scenes import vectors
 from data_jobs.nuscenes.schema import CAMERAS
@@ -38,6 +38,7 @@ class Frames:
     global_from_camera: FloatArray  # (F, 3, 3)
     intrinsics: FloatArray  # (F, 3, 3)
     image_wh: tuple[float, float]
+    origin_m: FloatArray | None = None  # (F, 3) of the camera in the world; None where its way was not measured
 
     @classmethod
     def read(cls, sequence: SequenceRef) -> Frames:
@@ -46,19 +47,31 @@ class Frames:
         time = table["timestamp_us"].to_numpy()
         ego = geometry.rotation_matrices(vectors(table["ego_rotation_wxyz"]))
         camera = geometry.rotation_matrices(vectors(table["camera_rotation_wxyz"]))
+        mount = vectors(table["camera_translation_m"]).reshape(-1, 3, 1)
+        origin = (ego @ mount)[:, :, 0] + vectors(table["ego_translation_m"]).reshape(-1, 3)
         width, height = vectors(table["image_size_px"])[0] if len(table) else (0.0, 0.0)
         start = int(time[0]) if len(time) else 0
         intrinsics = vectors(table["intrinsics_px"]).reshape(-1, 3, 3)
-        return cls((time - start) / 1e6, start, ego @ camera, intrinsics, (float(width), float(height)))
+        return cls((time - start) / 1e6, start, ego @ camera, intrinsics, (float(width), float(height)), origin)
 
     def steps(self) -> list[Step]:
         """The way to each frame from the one before."""
+        if not len(self.time_s):
+            return []
         inverse = np.linalg.inv(self.intrinsics)
         turn = np.swapaxes(self.global_from_camera[1:], 1, 2) @ self.global_from_camera[:-1]
         homography = self.intrinsics[1:] @ turn @ inverse[:-1]
-        first = [Step(0.0, np.eye(3), self.image_wh)] if len(self.time_s) else []
-        return first + [
-            Step(float(dt), matrix, self.image_wh) for dt, matrix in zip(np.diff(self.time_s), homography, strict=True)
+        dt_s, lens = np.diff(self.time_s, prepend=self.time_s[:1]), self.intrinsics[:, [0, 0, 1], [0, 2, 2]].tolist()
+        still = np.eye(3)[None]
+        ways: list[FloatArray | None] = [None] * len(dt_s)
+        if self.origin_m is not None:
+            back = np.einsum("fji,fj->fi", self.global_from_camera[1:], self.origin_m[:-1] - self.origin_m[1:])
+            ways = [np.eye(3, 4), *np.concatenate([turn, back[:, :, None]], axis=2)]
+        return [
+            Step(float(dt), matrix, self.image_wh, way, (focal, x, y))
+            for dt, matrix, way, (focal, x, y) in zip(
+                dt_s, np.concatenate([still, homography]), ways, lens, strict=True
+            )
         ]
 
 
@@ -94,16 +107,14 @@ def track_camera(frames: Frames, rows: MotRows, motion: Motion, thresholds: Thre
 def track_scene(
     sequences: Sequence[SequenceRef],
     detections: dict[str, MotRows],
-    motion: str,
+    motion: Callable[[], Motion],
     thresholds: Thresholds,
     across: bool,
 ) -> dict[str, TrackRows]:
     """Tracks of one scene's cameras by sequence name; ids are unique in the scene, and shared where `across`
     links."""
     frames = {s.name: Frames.read(s) for s in sequences}
-    tracks = {
-        s.name: track_camera(frames[s.name], detections[s.name], motion_model(motion), thresholds) for s in sequences
-    }
+    tracks = {s.name: track_camera(frames[s.name], detections[s.name], motion(), thresholds) for s in sequences}
     owners = [(s, int(i)) for s in sequences for i in np.unique(tracks[s.name].id)]
     group: IntArray = np.arange(len(owners))
     if across:
@@ -139,15 +150,16 @@ def run_track(
     thresholds: Thresholds,
     across: bool,
     split: str | None = None,
+    weights: Path | None = None,
 ) -> dict[str, int]:
     """Track the sequences of a converted folder. Returns counts. Raises RunError for bad detections or
     names."""
-    motion_model(motion)
+    make = motion_maker(motion, weights)
     sequences = find_sequences(converted, split)
     given = read_detections(detections, sequences)
     rows = 0
     for scene in group_by_scene(sequences):
-        for name, tracks in track_scene(scene, given.rows, motion, thresholds, across).items():
+        for name, tracks in track_scene(scene, given.rows, make, thresholds, across).items():
             split = next(s.split for s in scene if s.name == name)
             path = output / split / f"{name}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +167,7 @@ def run_track(
             rows += len(tracks.frame)
     card = {
         "motion": motion,
+        "weights": weights and weights.name,
         "thresholds": asdict(thresholds),
         "ids": "rig" if across else "scene",
         "detections_sha256": given.sha256,

@@ -1,8 +1,8 @@
 """TrackSSM checkpoint files ↔ networks, strictly: every tensor of the file is used and every one of the network filled.
 
 In: a path and whether the output sigmoid belongs to the weights. Out: a Loaded network and what the file says of
-itself. Used by actors/box_motion.py and train_jobs/trackssm. Reads the layouts in public use: `ddpm` (upstream),
-`model_state_dict` (fine-tuning), `state_dict` and a bare state dict, with or without `module.` before each name.
+itself. Used by data_jobs/nuscenes/learned.py and train_jobs/trackssm. Reads the layouts in public use: `ddpm`
+(upstream), `model_state_dict` (fine-tuning), `state_dict` and a bare state dict, with or without `module.` in front.
 The number of layers is counted from the names; a `config` inside the file is not asked (it is wrong in the wild).
 
 Whether the sigmoid is on cannot be seen in the weights: MOT17 and MIX weights run without it, DanceTrack and SportsMOT
@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +54,8 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Tensors on the CPU without running code of the file. Raises UnexpectedModel saying what it is not, or OSError."""
     data = path.read_bytes()
+    if path.suffix == ".safetensors":
+        return _own_file(path, data)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
@@ -75,6 +80,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
+def _own_file(path: Path, data: bytes) -> Checkpoint:
+    """Shipped weights: tensors alone, with the note as JSON in the file's metadata."""
+    try:
+        weights = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        note = json.loads(header["__metadata__"][OWN_NOTE])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise UnexpectedModel(f"{path} is not a weights file of this project: {error}") from error
+    return Checkpoint(path, weights, note, None, hashlib.sha256(data).hexdigest())
+
+
+def says_residual(checkpoint: Checkpoint) -> bool:
+    """Whether the file holds the residual variant, by its own note or by what its embedding takes."""
+    embedding = checkpoint.weights.get(EMBEDDING)
+    return checkpoint.note.get("form") == "residual" or (embedding is not None and embedding.shape[0] != INPUTS)
+
+
 def load_d2mp(path: Path, sigmoid: bool | None = None) -> D2MP:
     """The public form from any of the layouts, in eval mode.
 
@@ -85,7 +107,7 @@ def load_d2mp(path: Path, sigmoid: bool | None = None) -> D2MP:
     if sigmoid is None:
         sigmoid = checkpoint.note.get("sigmoid")
     size = size_of(checkpoint)
-    if checkpoint.weights[EMBEDDING].shape[0] != INPUTS:
+    if says_residual(checkpoint):
         raise UnexpectedModel(f"{path} is the residual variant; load it as such")
     if sigmoid is None:
         raise UnknownSigmoid(

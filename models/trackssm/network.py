@@ -1,13 +1,14 @@
 """D2MP, the network of TrackSSM in its public form: five past boxes with their changes → the next box.
 
 In: conditions (B, L, 8), oldest first: cx, cy, w, h and their change since the frame before, as shares of the image.
-Out: the next box (B, 4). Used by actors/box_motion.py and train_jobs/trackssm. Parameter names are those of the
-public files (checkpoint.py reads them).
+Out: the next box (B, 4). Used by data_jobs/nuscenes/learned.py and train_jobs/trackssm. Parameter names are those of
+the public files (checkpoint.py reads them).
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
@@ -65,3 +66,9 @@ def condition_of(boxes: np.ndarray, image_wh: tuple[float, float], history: int 
     shares = boxes / np.tile(np.array(image_wh, dtype=np.float64), 4)
     padding = np.repeat(shares[-1:], history - len(shares), axis=0)
     return np.concatenate([shares, padding]).astype(np.float32)
+
+
+@torch.inference_mode()
+def next_boxes(network: D2MP, conditions: np.ndarray) -> np.ndarray:
+    """Conditions (B, L, 8) → boxes (B, 4) float64, shares of the image."""
+    return network(torch.as_tensor(conditions)).double().numpy().copy()

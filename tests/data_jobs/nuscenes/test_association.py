@@ -5,6 +5,7 @@ import pytest
 
 from data_jobs.nuscenes import association, motion
 from data_jobs.nuscenes.association import Detections, Step, Thresholds, Tracker
+from models import box_kalman
 
 STILL = Step(1.0, np.eye(3), (1920.0, 1080.0))
 
@@ -15,7 +16,7 @@ class LastChange:
     def __init__(self, image_wh):
         self.scale = np.array([*image_wh, *image_wh], dtype=np.float64)
 
-    def begin(self, boxes):
+    def begin(self, boxes, class_id):
         return [{"before": box, "box": box, "change": np.zeros(4), "moved": False} for box in boxes]
 
     def predict(self, states, step):
@@ -91,7 +92,7 @@ def test_a_jump_that_half_a_second_explains_is_followed_and_one_in_a_twelfth_is_
 
 def test_a_newborn_is_turned_with_the_camera():
     shift = np.array([[1.0, 0, 200], [0, 1, 0], [0, 0, 1]])
-    tracker = Tracker(motion.BoxKalman(motion.TUNED, ego=True))
+    tracker = Tracker(motion.BoxKalman(box_kalman.TUNED, ego=True))
     for k, left in enumerate((None, 100.0, 300.0)):
         box = np.zeros((0, 4)) if left is None else np.array([[left, 100, 50, 50]])
         found = tracker.step(

@@ -1,0 +1,151 @@
+"""`compare`: motion models side by side, same detections, same association, at several rates and with gaps.
+
+In: suites of sequences (synthetic by seed, or a converted folder with detections), weights files. Out: rows of scores,
+one table as text, JSON and HTML. Called by __main__.py. What differs between rows is the motion model and nothing else,
+except where a row's name says so.
+
+Intervals: mean ± standard error times Student's factor (95 %) over the suites' seeds; the difference to the reference
+is taken suite by suite first, so that what makes one suite harder for all does not hide it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from data_jobs.nuscenes import suite
+from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Motion, Thresholds
+from data_jobs.nuscenes.motion import motion_maker
+from data_jobs.nuscenes.suite import Part, Track, ours
+
+REFERENCE = "Kalman, tuned, ego-turned"
+METRICS = ("HOTA", "AssA", "IDF1", "IDSW")
+GAP_SEED = 7
+# Standard deviations by which a network's boxes grow before they are compared: chosen on `held_out`, see docs.
+SPREAD_GROWTH = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the recordings are changed before they are tracked."""
+
+    name: str
+    every: int = 1  # keep every n-th frame
+    gap: int = 0  # frames in a row that each object goes undetected
+
+
+CONDITIONS = (
+    Condition("12 Hz"),
+    Condition("2 Hz", every=6),
+    Condition("gaps of 5 frames", gap=5),
+    Condition("gaps of 10 frames", gap=10),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the table."""
+
+    name: str
+    make: Callable[[], Motion]
+    thresholds: Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row under one condition: a score per suite."""
+
+    entry: str
+    condition: str
+    scores: tuple[dict[str, float], ...]
+
+    def values(self, metric: str) -> np.ndarray:
+        """(suites,), percent but for counts."""
+        return np.array([s[metric] * (1 if metric == "IDSW" else 100) for s in self.scores])
+
+
+def entries(weights: Sequence[Path], public: Sequence[tuple[str, Path]] = ()) -> list[Entry]:
+    """The rows: baselines, then each network with and without its own spread as gate. Raises ModelError."""
+    plain = [
+        ("last box", "last_box"),
+        ("constant velocity", "constant_velocity"),
+        ("Kalman, ByteTrack's noise", "kalman"),
+        ("Kalman, tuned", "kalman_tuned"),
+        (REFERENCE, "kalman_ego"),
+    ]
+    rows = [Entry(name, motion_maker(motion), TUNED_THRESHOLDS) for name, motion in plain]
+    for name, path in public:
+        rows.append(Entry(name, motion_maker("trackssm", path), TUNED_THRESHOLDS))
+    for path in weights:
+        make, name = motion_maker("trackssm", path), f"TrackSSM, {path.stem}"
+        rows.append(Entry(name, make, TUNED_THRESHOLDS))
+        rows.append(Entry(f"{name}, own gate", make, replace(TUNED_THRESHOLDS, spread_growth=SPREAD_GROWTH)))
+    return rows
+
+
+def changed(parts: Sequence[Part], condition: Condition) -> list[Part]:
+    """Every sequence under a condition; gaps lie at the same places for all trackers."""
+    rng = np.random.default_rng(GAP_SEED)
+    out = [suite.with_gaps(part, condition.gap, rng) if condition.gap else part for part in parts]
+    return [suite.thinned(part, condition.every) for part in out]
+
+
+def compare(
+    suites: Sequence[Sequence[Part]], rows: Sequence[Entry], conditions: Sequence[Condition], say: Callable[[str], None]
+) -> list[Result]:
+    """Score every row under every condition on every suite."""
+    results = []
+    for condition in conditions:
+        made = [changed(parts, condition) for parts in suites]
+        for row in rows:
+            track: Track = ours(row.make, row.thresholds)
+            scores = tuple(suite.score(parts, track) for parts in made)
+            results.append(Result(row.name, condition.name, scores))
+            say(f"{condition.name}, {row.name}: HOTA {spread(results[-1].values('HOTA'))}")
+    return results
+
+
+def synthetic_suites(seeds: Sequence[int], scenes: int, split: str) -> list[list[Part]]:
+    """One suite per seed."""
+    made = []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as work:
+            made.append(suite.synthetic_suite(Path(work), split, seed, scenes))
+    return made
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half the 95 % interval of the mean; NaN for a single value."""
+    n = len(values)
+    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+
+
+def spread(values: np.ndarray, digits: int = 1) -> str:
+    """`mean ± half width`, or the value alone."""
+    half = half_width(values)
+    return f"{values.mean():.{digits}f}" + ("" if np.isnan(half) else f" ± {half:.{digits}f}")
+
+
+def table(results: Sequence[Result]) -> str:
+    """Markdown: a row per motion model and condition; differences to the reference with their own intervals."""
+    lines = ["| | motion | HOTA | AssA | IDF1 | IDSW | HOTA − reference |", "|---|---|---|---|---|---|---|"]
+    reference = {r.condition: r for r in results if r.entry == REFERENCE}
+    for r in results:
+        numbers = [spread(r.values(m), 0 if m == "IDSW" else 1) for m in METRICS]
+        base = reference.get(r.condition)
+        against = spread(r.values("HOTA") - base.values("HOTA"), 2) if base and r is not base else "–"
+        lines.append(f"| {r.condition} | {r.entry} | {' | '.join(numbers)} | {against} |")
+    return "\n".join(lines)
+
+
+def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """All scores of all suites."""
+    rows = [{"motion": r.entry, "condition": r.condition, "scores": list(r.scores)} for r in results]
+    return json.dumps({**about, "results": rows}, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,75 @@
+"""Networks as motion models: the reference tracker's use of the public form, and the residual over the filter."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_jobs.nuscenes import suite
+from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Detections, Step, Thresholds, Tracker
+from data_jobs.nuscenes.learned import PublicMotion, ResidualMotion
+from data_jobs.nuscenes.motion import MOTIONS
+from models.trackssm.residual import ResidualTrackSSM
+from models.trackssm.size import SIZES
+
+
+class LastRow(torch.nn.Module):
+    """The fixture's stub for the network: the last box plus its change."""
+
+    def forward(self, condition):
+        return condition[:, -1, :4] + condition[:, -1, 4:]
+
+
+def test_the_public_trackers_ids_and_boxes_on_the_reference_sequence(shared_dir):
+    e = dict(np.load(shared_dir / "parity/expected_bytetrack_seed7.npz"))
+    thresholds = Thresholds(high=np.float32(e["thresholds"][0]), low=np.float32(e["thresholds"][1]),
+                            birth=e["thresholds"][0] + 0.1, max_lost_s=float(e["max_time_lost"]))  # fmt: skip
+    tracker = Tracker(PublicMotion(LastRow()), thresholds)
+    rows, boxes, still = [], [], Step(1.0, np.eye(3), tuple(map(float, e["image_size"])))
+    for frame in range(1, int(e["n_frames"]) + 1):
+        det = e["detections"][e["detection_frame"] == frame]
+        given = Detections(det[:, :4].astype(np.float64), det[:, 4], np.zeros(len(det), int))
+        for t in tracker.step(given, float(frame), still):
+            rows.append((frame, t.id))
+            boxes.append(np.concatenate([t.box[:2] - t.box[2:] / 2, t.box[2:]]))
+    np.testing.assert_array_equal(rows, e["track_frame_id"])
+    np.testing.assert_allclose(boxes, e["track_xywh"], atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def parts(database, converted):
+    return suite.read_suite(converted, database / "detections.parquet", "val")
+
+
+def test_an_untrained_residual_network_tracks_as_the_ego_turned_filter_does(parts):
+    """The floor under the learned tracker: zero-initialised, it makes the baseline's tracks, box for box."""
+    torch.manual_seed(0)
+    network = ResidualTrackSSM(SIZES["small"]).eval()
+    for part in parts[:3]:
+        learned, plain = (
+            suite.ours(make, TUNED_THRESHOLDS)(part.frames, part.detections)
+            for make in (lambda: ResidualMotion(network), MOTIONS["kalman_ego"])
+        )
+        assert len(plain.frame) > 20
+        for name in ("frame", "id", "xywh_px"):
+            np.testing.assert_array_equal(getattr(learned, name), getattr(plain, name))
+
+
+def test_steps_carry_the_cameras_way_and_lens(parts):
+    steps = parts[0].frames.steps()
+    moved = np.array([np.linalg.norm(s.camera_from_before[:, 3]) for s in steps])
+    assert moved[0] == 0 and 0.2 < np.median(moved[1:]) < 2  # a vehicle at some 8 m/s
+    assert steps[0].lens_px == (809.0, 800.0, 450.0)  # CAM_BACK, the first by name
+
+
+def test_gaps_take_away_detections_of_true_objects_only(parts):
+    part = parts[0]
+    gapped = suite.with_gaps(part, 5, np.random.default_rng(0))
+    assert 0 < len(part.detections.frame) - len(gapped.detections.frame) < 0.5 * len(part.detections.frame)
+    assert gapped.truth is part.truth
+
+
+def test_every_sixth_frame_is_renumbered(parts):
+    slow = suite.thinned(parts[0], 6)
+    assert len(slow.frames.time_s) == len(range(0, len(parts[0].frames.time_s), 6))
+    assert slow.detections.frame.max() <= len(slow.frames.time_s)
+    assert 0.4 < np.median(np.diff(slow.frames.time_s)) < 0.7

@@ -1,0 +1,1 @@
+"""Training of TrackSSM, public form and residual variant."""

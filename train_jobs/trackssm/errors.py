@@ -1,0 +1,17 @@
+"""What can go wrong before or during training, by name. Shown to a person as one sentence by __main__.py."""
+
+from __future__ import annotations
+
+from models.errors import ModelError
+
+
+class BadTracks(ModelError):
+    """A folder of tracks cannot be trained on; the message names the file and what would be right."""
+
+
+class BadConfig(ModelError):
+    """A configuration file is wrong; the message names file and key."""
+
+
+class CannotStart(ModelError):
+    """Training cannot begin or go on: no start weights, another configuration, wrong variant."""
