@@ -92,8 +92,11 @@ def check(
 @app.command()
 @plainly
 def track(
-    gt: Converted,
-    detections: Annotated[Path, typer.Option(help="Parquet by image token, or a folder of MOT text files")],
+    gt: Annotated[Path, typer.Option("--gt", help="output folder of `convert`, or a plain MOT folder")],
+    detections: Annotated[
+        Path | None,
+        typer.Option(help="Parquet by image token, or MOT text files; a MOT folder has its own"),
+    ] = None,
     motion: Annotated[
         str, typer.Option(help="last_box, constant_velocity, kalman, kalman_tuned, kalman_ego or trackssm")
     ] = "kalman_ego",
@@ -104,9 +107,16 @@ def track(
 ) -> None:
     """Turn detections into tracks, per camera and across cameras."""
     from data_jobs.nuscenes.association import TUNED_THRESHOLDS
+    from data_jobs.nuscenes.mot_folder import is_mot_folder, run_mot
     from data_jobs.nuscenes.track import run_track
 
     target = output or gt / "tracks" / motion
+    if is_mot_folder(gt):
+        counts = run_mot(gt, motion, target, weights)
+        out.print(", ".join(f"{value} {name}" for name, value in counts.items()) + f": {target}", soft_wrap=True)
+        return
+    if detections is None:
+        raise RunError("which detections? give --detections; only MOT folders bring their own in det/det.txt")
     counts = run_track(gt, detections, motion, target, TUNED_THRESHOLDS, across_cameras, split, weights)
     out.print(", ".join(f"{value} {name}" for name, value in counts.items()) + f": {target}", soft_wrap=True)
 

@@ -73,7 +73,11 @@ def export(
     """Write weights without the optimiser, as they are shipped."""
     from train_jobs.trackssm.files import export as write
 
-    _plainly(lambda: write(weights, to) or {})
+    def work() -> dict[str, Any]:
+        write(weights, to)
+        return {}
+
+    _plainly(work)
 
 
 def _made_by(output: Path, phase: str, why: str) -> Path:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from data_jobs.nuscenes import suite
+from data_jobs.nuscenes.__main__ import app
 from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Detections, Step, Thresholds, Tracker
 from data_jobs.nuscenes.learned import PublicMotion, ResidualMotion
 from data_jobs.nuscenes.motion import MOTIONS
@@ -66,6 +68,23 @@ def test_gaps_take_away_detections_of_true_objects_only(parts):
     gapped = suite.with_gaps(part, 5, np.random.default_rng(0))
     assert 0 < len(part.detections.frame) - len(gapped.detections.frame) < 0.5 * len(part.detections.frame)
     assert gapped.truth is part.truth
+
+
+@pytest.mark.parametrize("motion", ["kalman_ego", "trackssm"])
+def test_plain_mot_folders_are_tracked_from_their_own_detections(motion, tmp_path):
+    folder = tmp_path / "mot/walk"
+    (folder / "det").mkdir(parents=True)
+    info = "[Sequence]\nname=walk\nframeRate=25\nseqLength=30\nimWidth=640\nimHeight=480\n"
+    (folder / "seqinfo.ini").write_text(info)
+    rows = [f"{k},-1,{100 + 3 * k + 300 * j},{100 + k},40,90,0.9,-1,-1,-1" for k in range(1, 31) for j in (0, 1)]
+    (folder / "det/det.txt").write_text("\n".join(rows) + "\n")
+    done = CliRunner().invoke(app, ["track", "--gt", str(tmp_path / "mot"), "--motion", motion, "--output",
+                                    str(tmp_path / "out")])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    tracks = np.loadtxt(tmp_path / "out/walk.txt", delimiter=",")
+    assert len(tracks) == 60 and sorted(set(tracks[:, 1])) == [1, 2] and (tracks[:, 7] == -1).all()
+    left = tracks[tracks[:, 1] == 1]
+    assert np.abs(np.diff(left[:, 2]) - 3).max() < 0.1  # one id, one walker
 
 
 def test_every_sixth_frame_is_renumbered(parts):
