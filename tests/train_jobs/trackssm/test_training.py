@@ -101,6 +101,7 @@ def test_a_step_depends_on_nothing_but_the_state(conversion, tmp_path):
     assert before + [resumed.step() for _ in range(3)] == first
 
 
+@pytest.mark.slow
 def test_stopped_between_two_states_and_run_again_gives_the_same_curve(conversion, tmp_path, monkeypatch):
     words = ("pretrain", "--data", conversion, "--config", quick(tmp_path), "--epochs", "3", "--output")
     assert call(*words, tmp_path / "whole").exit_code == 0
@@ -173,6 +174,7 @@ def test_patience_ends_training(conversion, tmp_path):
     assert trainer.progress.finished and trainer.progress.best == 0.9
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss(conversion, tmp_path):
     trainer = trainer_of(conversion, tmp_path, max_epochs=10)
     before = trainer.validate()["loss"]
