@@ -33,7 +33,8 @@ def memory(service: Service) -> dict[str, float]:
     """MiB of private memory by process of the service."""
     found = {}
     for pid, (name, private) in service.processes().items():
-        name = name.removeprefix("ray::").removeprefix("ServeReplica:reafference:")
+        # Ray shows in a process's title what it is doing: `Tracker.step`.
+        name = name.removeprefix("ray::").removeprefix("ServeReplica:reafference:").partition(".")[0]
         if name in OURS:
             found[f"{name} {pid}"] = private / MIB
     return found
