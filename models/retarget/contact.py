@@ -20,7 +20,7 @@ from models.kinematics.rigid import cross_matrix, rotation_about
 
 GRAVITY_M_S2 = 9.81
 # Shifts keep square roots differentiable at 0; they are far below any length here.
-TINY = 1e-12
+TINY = 1e-18
 
 
 @dataclass(frozen=True, slots=True)
