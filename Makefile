@@ -36,11 +36,8 @@ demo: weights ## real video to masks, hands and a report you can open
 	    --output $(DEMO) --run-id demo
 	@$(PYTHON) -m data_jobs.egoworld report --run $(DEMO)/run_id=demo
 
-# Ray lowers its workers' priority, which is right for batch and wrong for a live service; and hands every message from
-# thread to thread, which protects its bookkeeping from user code that blocks. Ours does not block.
+# Ray lowers its workers' priority, which is right for batch and wrong for a live service.
 serve: export RAY_worker_niceness := 0
-serve: export RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP := 0
-serve: export RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD := 0
 serve: weights ## tracker, policy and control as a live service: http://127.0.0.1:8000
 	@.venv/bin/serve run configs/serve_cpu.yaml
 

@@ -19,12 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 UP_WITHIN_S = 240.0
 # Ray gives its workers a low priority, and its own start 30 s: on a busy machine the next try often succeeds.
-# The other two are what `make serve` sets as well.
-PATIENT = {
-    "RAY_worker_niceness": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-}
+PATIENT = {"RAY_worker_niceness": "0"}
 TRIES = 4
 
 
