@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import resource
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ from serve.settings import ModelSettings
 
 # A name stays taken until Ray has buried the actor of the last owner.
 NAME_FREE_AFTER_S = 30.0
+# How often an actor is asked how it is.
+PULSE_S = 0.5
+# An actor answers between two calls; the longest call is a search in a large picture.
+SILENT_S = 60.0
 
 
 def imported(path: str) -> Any:
@@ -85,6 +90,43 @@ class Store:
     num_gpus: float = 0.0
 
 
+class Pulse:
+    """Asks one actor how it is, again and again, in a thread of its own.
+
+    Not in the request that wants to know: when a client gives up, Ray cancels what its request asked of others, and a
+    question that is cancelled before an actor has started leaves a gap in the actor's queue, at which everybody waits.
+    Whoever polls /healthz with a short time-out would so keep the service from starting.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told: dict[str, Any] = {"up": False, "why": "starting"}
+        self._heard_s = time.monotonic()
+        self._over = threading.Event()
+        threading.Thread(target=self._ask, name=f"pulse-{name}", daemon=True).start()
+
+    def told(self) -> dict[str, Any]:
+        """The last answer, unless it is too long ago."""
+        silent_s = time.monotonic() - self._heard_s
+        if self._told["up"] and silent_s > SILENT_S:
+            return {"up": False, "why": f"no answer for {silent_s:.0f} s"}
+        return dict(self._told)
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._over.set()
+
+    def _ask(self) -> None:
+        actor = Named(self._name, patience_s=0.0)
+        while not self._over.is_set():
+            try:
+                self._told = {"up": True, **actor.call("health")}
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next look may find it well
+                self._told = {"up": False, "why": str(error).splitlines()[0][:200]}
+            self._heard_s = time.monotonic()
+            self._over.wait(PULSE_S)
+
+
 class ModelKeeper:
     """Starts the actors and knows how they are. The body of the `Models` deployment."""
 
@@ -97,24 +139,16 @@ class ModelKeeper:
         for name, model in models.items():
             made = imported(model.factory)
             self._remotes[name] = _spawn(hosted(made), name, (), model.arguments, model.num_cpus, model.num_gpus)
-
-    async def wait_until_warm(self) -> None:
-        """Until every constructor has come back. Raises what the first of them raised."""
-        for name in self._remotes:
-            await Named(name, patience_s=300.0).ask("health")
+        self._pulses = {name: Pulse(name) for name in self._remotes}
 
     async def health(self) -> dict[str, dict[str, Any]]:
-        """How every actor is; `{"up": False}` for one that is being restarted."""
-        found = {}
-        for name in self._remotes:
-            try:
-                found[name] = {"up": True, **await Named(name, patience_s=0.0).ask("health")}
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others are still told of
-                found[name] = {"up": False, "why": str(error).splitlines()[0][:200]}
-        return found
+        """How every actor is; `{"up": False}` for one that is starting, being restarted or silent."""
+        return {name: pulse.told() for name, pulse in self._pulses.items()}
 
     def close(self) -> None:
         """End them all."""
+        for pulse in self._pulses.values():
+            pulse.stop()
         for remote in self._remotes.values():
             remote.kill()
 
