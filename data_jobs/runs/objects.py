@@ -75,9 +75,11 @@ class Objects:
 
     def names(self, folder: str) -> list[str]:
         """Names of all objects below a folder, sorted."""
+        above = self._path(folder) if folder else self._root
         with place_errors(self.url, reading=True):
-            paths = self._files.find(self._path(folder) if folder else self._root)
-        return sorted(path.removeprefix(f"{self._root}/") for path in paths)
+            paths = self._files.find(above)
+        # s3fs asks twice when a listing is empty, and gives the folder itself if somebody has filled it in between.
+        return sorted(path.removeprefix(f"{self._root}/") for path in paths if path.startswith(f"{above}/"))
 
     def remove(self, name: str) -> None:
         """Delete an object; nothing if there is none."""

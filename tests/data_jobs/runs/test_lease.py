@@ -90,3 +90,20 @@ def test_of_two_runs_started_together_one_begins(bucket):
     assert sorted(got.get(timeout=60) for _ in runs) == [False, True]
     for process in runs:
         process.join(60)
+
+
+def test_a_chain_begun_by_another_while_it_was_being_listed_is_read_as_empty(bucket, monkeypatch):
+    """s3fs follows an empty listing by asking for the folder itself; here somebody has made it by then."""
+    from s3fs import S3FileSystem
+
+    store = open_store(bucket)
+    ask = S3FileSystem._info
+
+    async def ask_late(files, path, **how):
+        await files._pipe_file(f"{path}/00000001.json", b"{}")
+        return await ask(files, path, **how)
+
+    monkeypatch.setattr(S3FileSystem, "_info", ask_late)
+    assert store.objects.names(lease.LEASES) == []
+    monkeypatch.undo()
+    assert store.objects.names(lease.LEASES) == [lease._name(1)]
