@@ -64,12 +64,13 @@ class Service:
     def ws(self):
         return f"ws://127.0.0.1:{self.port}"
 
-    def wait(self):
+    def wait(self, answer_within_s=60):
+        """Until it is healthy. A short `answer_within_s` asks as impatient monitors do, which give up and ask again."""
         deadline_s = time.monotonic() + UP_WITHIN_S
         while time.monotonic() < deadline_s:
             assert self.process.poll() is None, f"the service ended: {self.tail()}"
             with contextlib.suppress(OSError, ValueError):
-                if self.get("/healthz")[1] == {"ok": True}:
+                if self.get("/healthz", within_s=answer_within_s)[1] == {"ok": True}:
                     return self
             time.sleep(0.5)
         raise AssertionError(f"not up within {UP_WITHIN_S} s: {self.tail()}")
@@ -77,7 +78,7 @@ class Service:
     def tail(self):
         return self.log.read_text(errors="replace")[-3000:]
 
-    def ask(self, method, path, body=None, headers=None):
+    def ask(self, method, path, body=None, headers=None, within_s=60):
         """(status, JSON or bytes)."""
         headers = dict(headers or {})
         if self.token and "Authorization" not in headers:
@@ -86,7 +87,7 @@ class Service:
             body, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         request = urllib.request.Request(self.http + path, body, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=within_s) as answer:
                 return answer.status, _parsed(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, _parsed(error.read())

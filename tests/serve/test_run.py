@@ -41,7 +41,7 @@ def test_serve_run_locks_onto_a_target_with_the_embedded_weights(shared_dir, wei
     command = [Path(sys.executable).parent / "serve", "run"]
     service = Service(tmp_path, {"targets_dir": str(tmp_path / "targets")}, command=command)
     try:
-        service.wait()
+        service.wait(answer_within_s=0.3)  # whoever asks impatiently must not keep it from starting
         status = service.get("/v1/status")[1]
         assert set(status["models"]) == {"targets", "sessions", "policy", "segmenter", "embedder"}, json.dumps(status)
         page = Page()
@@ -52,9 +52,17 @@ def test_serve_run_locks_onto_a_target_with_the_embedded_weights(shared_dir, wei
             page.wait("document.querySelector('[data-state=ready] input:checked')", 120)
             page.find("#file").send_keys(str(clip))
             page.wait("!document.querySelector('#track').disabled")
-            page.driver.execute_script("document.querySelector('#video').playbackRate = 0.1")
+            # One view of the pot, from the first frame: the film stands there until the search is done.
+            page.driver.execute_script(
+                "const film = document.querySelector('#video'); film.pause(); film.currentTime = 0"
+            )
             page.click("#track")
             page.wait("document.querySelector('.object[data-phase=track]')", 300)
+            page.driver.execute_script(
+                "const film = document.querySelector('#video'); film.playbackRate = 0.2; film.play()"
+            )
+            page.wait("document.querySelector('#video').currentTime > 2", 120)
+            page.wait("document.querySelector('.object[data-phase=track]')", 5)
             page.click("#start")
             page.wait("+document.querySelector('#arm').dataset.ticks > 60")
             page.wait("document.querySelector('#wrist').naturalWidth > 0")
