@@ -111,14 +111,17 @@ def check(console: Console, file: str, per_file: int, dice: random.Random) -> tu
     every = places(tree)
     chosen = dice.sample(every, min(per_file, len(every)))
     killed = 0
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as above:
+        place = Path(above) / "tree"
+        place.mkdir()
         for name in COPIED:
-            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, Path(place) / name)
-        assert survives(Path(place), CORE[file]), f"the tests of {file} fail without any change"
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, place / name)
+        (Path(above) / "shared").symlink_to(ROOT.parent / "shared")  # tests whose material lies beside the tree
+        assert survives(place, CORE[file]), f"the tests of {file} fail without any change"
         for where in chosen:
             source, description = mutant(tree, where)
-            (Path(place) / file).write_text(source, encoding="utf-8")
-            alive = survives(Path(place), CORE[file])
+            (place / file).write_text(source, encoding="utf-8")
+            alive = survives(place, CORE[file])
             killed += not alive
             if alive:
                 console.print(f"survived: {file} {description}", markup=False)
