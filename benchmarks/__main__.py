@@ -1,7 +1,8 @@
 """All side-by-side measurements in one run: `python -m benchmarks [NAME …]`, or `make bench`.
 
-In: names of SUITE, all of them when none is given. Out: benchmarks/results/NAME.json and the table in docs/measured.md.
-Each is measured in a process of its own; one that fails leaves its old result, and the exit code says so.
+In: names of SUITE, all of them when none is given. Out: benchmarks/results/NAME.json, and made of these the table in
+docs/measured.md and the short one in the README. Each is measured in a process of its own; one that fails leaves its
+old result, and the exit code says so.
 """
 
 from __future__ import annotations
@@ -11,25 +12,31 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from benchmarks.paired import HEADER, machine, row
+from benchmarks.paired import HEADER, brief, machine, row
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
-PAGE = ROOT / "docs" / "measured.md"
+PAGE, README = ROOT / "docs" / "measured.md", ROOT / "README.md"
 BEGIN, END = "<!-- measured by `make bench` -->", "<!-- end of what was measured -->"
 
-# Name → module with `comparisons()`. The order of the table.
+# Name → module with `comparisons()`, which yields Comparisons and Facts. The order of the table.
 SUITE = {
+    "demo": "benchmarks.demo_speed",
+    "hands": "benchmarks.hands_parity",
+    "bounds": "benchmarks.egoworld_bounds",
     "clip_reader": "benchmarks.clip_reader",
     "mobile_sam": "benchmarks.mobile_sam_speed",
+    "proposals": "benchmarks.tracker_proposals",
     "serve": "benchmarks.serve_latency",
     "robot": "benchmarks.robot_loop",
 }
+# What the README shows: the first finding of each.
+BRIEF = ("demo", "hands", "bounds", "clip_reader", "mobile_sam", "proposals")
 
 
 def alone(name: str) -> None:
@@ -41,23 +48,36 @@ def alone(name: str) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def table() -> str:
+def results() -> dict[str, dict[str, Any]]:
     """Every result there is, in the order of the suite."""
+    paths = {name: RESULTS / f"{name}.json" for name in SUITE}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+
+
+def table() -> str:
+    """The page's table: every finding."""
     lines = []
-    for name in SUITE:
-        path = RESULTS / f"{name}.json"
-        if path.is_file():
-            result = json.loads(path.read_text(encoding="utf-8"))
+    for name, result in results().items():
+        if result["comparisons"]:
             told = result["machine"]
             when = f"{told['date']}, {told['cores']} cores, load {told['load']} before and {result['load_after']} after"
             lines += [f"**{name}** ({when})", "", HEADER, *map(row, result["comparisons"]), ""]
     return "\n".join(lines)
 
 
-def page() -> str:
-    """docs/measured.md with the present table in it."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{rest.partition(END)[2]}"
+def brief_table() -> str:
+    """The README's table."""
+    found = {name: result for name, result in results().items() if name in BRIEF and result["comparisons"]}
+    dates = sorted({result["machine"]["date"] for result in found.values()})
+    cores = max((result["machine"]["cores"] for result in found.values()), default=0)
+    header = f"| measured on {cores} CPU cores, {' to '.join(dates[:: max(1, len(dates) - 1)])} | | by |\n|---|---|---|"
+    return "\n".join([header, *(brief(result["comparisons"][0]) for result in found.values()), ""])
+
+
+def with_table(path: Path, table: str) -> str:
+    """The file's text with this table between the marks."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{table}\n{END}{rest.partition(END)[2]}"
 
 
 def main(
@@ -75,7 +95,8 @@ def main(
         console.print(f"== {name}")
         if subprocess.run([sys.executable, "-m", "benchmarks", "--alone", name], cwd=ROOT, check=False).returncode:
             failed.append(name)
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE, table()), encoding="utf-8")
+    README.write_text(with_table(README, brief_table()), encoding="utf-8")
     console.print(table(), markup=False, soft_wrap=True)
     if failed:
         console.print(f"failed: {', '.join(failed)}; their older results stand")

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from benchmarks.paired import Fact
 from data_jobs.egoworld.clip import ClipReader
 from data_jobs.egoworld.config import EgoworldConfig
 from data_jobs.egoworld.demo import write_rendered
@@ -174,8 +175,8 @@ def peak_of_worker(job: EgoworldJob, row: Row) -> int:
         sandbox.close()
 
 
-def compare_lengths(folder: Path, stretch: Path, name: str, operator: dict[str, Any], slower: int = 1) -> None:
-    """A clip of about 10 s and one 60 times as long, from the same pictures."""
+def compare_lengths(folder: Path, stretch: Path, name: str, operator: dict[str, Any], slower: int = 1) -> list[float]:
+    """A clip of about 10 s and one 60 times as long, from the same pictures; MiB at the peak of each."""
     peaks, frames = [], []
     for times in (1, 60):
         video, job = folder / f"{name}-{times}.mp4", job_of(folder / f"{name}-out{times}", operator, 3600)
@@ -187,6 +188,7 @@ def compare_lengths(folder: Path, stretch: Path, name: str, operator: dict[str, 
         f"{name}, {row['width']}x{row['height']}: peak {peaks[0]:.0f} MiB for {frames[0]} frames (10 s), "
         f"{peaks[1]:.0f} MiB for {frames[1]} frames (10 min): ratio {peaks[1] / peaks[0]:.3f}"
     )
+    return peaks
 
 
 def compare_reading(folder: Path) -> None:
@@ -197,11 +199,19 @@ def compare_reading(folder: Path) -> None:
     compare_lengths(folder, folder / "pattern.mp4", "reading", reader)
 
 
-def compare_hands(folder: Path) -> None:
+def compare_hands(folder: Path) -> list[float]:
     """The real operator on rendered hands, which it finds, so that its rows grow with the clip; about 4 frames/s."""
     grey = np.full((480, 640, 3), 110, np.uint8)
     write_rendered(folder / "rendered.mp4", [grey] * SLOW_FRAMES, SLOW_FRAMES, "made by a benchmark")
-    compare_lengths(folder, folder / "rendered.mp4", "hamer:mediapipe", {"backend": "mediapipe"}, SLOWER)
+    return compare_lengths(folder, folder / "rendered.mp4", "hamer:mediapipe", {"backend": "mediapipe"}, SLOWER)
+
+
+def comparisons() -> Iterator[Fact]:
+    """Of the worker with the real operator."""
+    with tempfile.TemporaryDirectory() as folder:
+        short, long = compare_hands(Path(folder))
+    found = f"{long / short:.2f} × ({long:.0f} and {short:.0f} MiB)"
+    yield Fact("memory of a worker, clip of 10 min against 10 s", found, "python -m benchmarks.egoworld_bounds hands")
 
 
 # --- five hours against thirty seconds, on Ray --------------------------------------------------------------------

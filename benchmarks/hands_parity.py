@@ -13,7 +13,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from actors.hand_finder import HandFinder, Variant
 from actors.messages import Hand
+from benchmarks.paired import Fact
 from models import weights
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -63,6 +64,19 @@ def main() -> None:
     for row in columns[0]:
         table.add_row(row, *(column[row] for column in columns))
     console.print(table)
+
+
+def comparisons() -> Iterator[Fact]:
+    """Agreement of the default variant; none without the reference data."""
+    if SHARED.is_dir():
+        found = agreement("full")
+        pictures, sides = found["pictures with a hand: found / reference"], found["same side"]
+        apart = found["landmark distance, mean, % of the hand's box diagonal"]
+        told = (
+            f"pictures with a hand {pictures}, sides {sides}, {found["hands beyond the reference's"]} hands more, "
+            f"landmarks {apart} % of the box diagonal apart"
+        )
+        yield Fact("hands against MediaPipe's own outputs", told, "python -m benchmarks.hands_parity")
 
 
 def agreement(variant: Variant) -> dict[str, str]:

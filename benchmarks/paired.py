@@ -2,6 +2,7 @@
 
 In: samples of ours and theirs, one pair per repeat, taken one after the other so that other load falls on both.
 Out: the ratio's median and spread, as a table row and as JSON. Used by the benchmarks and by __main__.py.
+What is no ratio of times (an agreement, a peak of memory) is a Fact.
 """
 
 from __future__ import annotations
@@ -46,13 +47,36 @@ class Comparison:
         return {**asdict(self), "ratio": median(ratios), "ratio_least": min(ratios), "ratio_most": max(ratios)}
 
 
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A finding that is not one of pairs."""
+
+    what: str
+    found: str
+    command: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything."""
+        return asdict(self)
+
+
 def row(told: dict[str, Any]) -> str:
     """One line of the table: `| what | ours | peer | times better | spread | command |`."""
+    if "found" in told:
+        return f"| {told['what']} | {told['found']} | | | | `{told['command']}` |"
     ours, theirs = median(told["ours"]), median(told["theirs"])
     return (
         f"| {told['what']} | {ours:.3g} {told['unit']} | {told['peer']}: {theirs:.3g} | {told['ratio']:.2f} × "
         f"| {told['ratio_least']:.2f} … {told['ratio_most']:.2f} in {len(told['ours'])} pairs | `{told['command']}` |"
     )
+
+
+def brief(told: dict[str, Any]) -> str:
+    """One line of the README's table: `| what | finding | command |`."""
+    if "found" in told:
+        return f"| {told['what']} | {told['found']} | `{told['command']}` |"
+    spread = f"{told['ratio_least']:.2f} to {told['ratio_most']:.2f}"
+    return f"| {told['what']} against {told['peer']} | {told['ratio']:.2f} × as good ({spread}) | `{told['command']}` |"
 
 
 HEADER = "| what | here | beside | better by | spread | command |\n|---|---|---|---|---|---|"

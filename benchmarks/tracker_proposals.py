@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from rich.console import Console
 
 from actors.tracker.backend import mask_iou
+from benchmarks.paired import REPEATS, Comparison
 from models.proposals import Profile, propose
 from models.sam2.automatic import Sam2Points
 from models.sam2.build import load
@@ -27,6 +29,7 @@ from models.sam2.stream import StreamingSam2
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "weights/sam2_hiera_tiny_image_fp16.safetensors"
+POINTS = 16  # per side
 STOCK_BATCH, OUR_BATCH = 64, 16  # its default; our edge profile
 
 
@@ -74,10 +77,24 @@ def apart(side: str, points: int, paths: list[Path]) -> tuple[list, float, int]:
     return answer
 
 
+def comparisons() -> Iterator[Comparison]:
+    """Processor time and peak memory on one picture, in pairs; nothing without the weights and the pictures."""
+    if not WEIGHTS.is_file():
+        return
+    paths = sorted((SHARED / "data/lmo/rgb").glob("*.jpg"))[:1]
+    pairs = [(apart("ours", POINTS, paths)[1:], apart("stock", POINTS, paths)[1:]) for _ in range(REPEATS)]
+    peer, command = "SAM2AutomaticMaskGenerator", "python -m benchmarks proposals"
+    for which, (what, unit, scale) in enumerate(
+        (("processor time", "s", 1.0), ("peak memory above the model", "MiB", 2.0**20))
+    ):
+        mine, theirs = (tuple(pair[side][which] / scale for pair in pairs) for side in (0, 1))
+        yield Comparison(f"SAM 2 automatic masks, {what}", peer, unit, "less", mine, theirs, command)
+
+
 def main() -> None:
     """Print one line per quantity."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--points", type=int, default=16, help="per side")
+    arguments.add_argument("--points", type=int, default=POINTS, help="per side")
     arguments.add_argument("--pictures", type=int, default=1)
     given = arguments.parse_args()
     console = Console(highlight=False, soft_wrap=True)
