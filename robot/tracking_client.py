@@ -201,7 +201,8 @@ class TrackClient:
                 raise TrackingError(f"the tracking service {self.url} is away; the next try comes soon")
             time.sleep(self._pauses.left_s())
             try:
-                socket = connect(self.url, **_options(self.token))
+                # Entered, not only made: the library wants every connection used as a context. close() ends it.
+                socket = connect(self.url, **_options(self.token)).__enter__()
                 socket.send(self.conversation.hello())
                 self.conversation.welcomed(wire.unpack(socket.recv(timeout=CONNECT_TIMEOUT_S)))
             except GONE as error:

@@ -5,6 +5,7 @@ import json
 import socket as sockets
 import threading
 import time
+from functools import partial
 
 import msgpack
 import numpy as np
@@ -175,7 +176,7 @@ def test_a_crowd_of_connections_is_answered_and_the_first_one_goes_on(service, d
     with bystander(service, disc):
         held, refused = [], 0
         for _ in range(count):
-            socket = connect(f"{service.ws}/v1/track", compression=None, open_timeout=30)
+            socket = connect(f"{service.ws}/v1/track", compression=None, open_timeout=30).__enter__()
             held.append(socket)
             if len(held) > 60:  # keep the machine's own limit of open files out of it
                 oldest = held.pop(0)
@@ -192,8 +193,9 @@ def test_a_crowd_of_connections_is_answered_and_the_first_one_goes_on(service, d
 
 def test_a_page_of_another_site_cannot_open_a_socket(service):
     for path in ("/v1/track", "/v1/policy", "/v1/control/stream"):
-        with pytest.raises(InvalidStatus) as found:
-            connect(f"{service.ws}{path}", origin="http://evil.example", compression=None).close()
+        page = partial(connect, f"{service.ws}{path}", origin="http://evil.example", compression=None)
+        with pytest.raises(InvalidStatus) as found, page():
+            pass
         assert found.value.response.status_code == 403
     assert service.post("/v1/control/estop", headers={"Origin": "http://evil.example"})[0] == 401
 

@@ -114,7 +114,7 @@ def frame(number, jpeg, seen=None, **more):
 
 
 def open_session(service, target, **more):
-    socket = connect(f"{service.ws}/v1/track", compression=None)
+    socket = connect(f"{service.ws}/v1/track", compression=None).__enter__()
     socket.send(hello(target, **more))
     assert wire.unpack(socket.recv(timeout=10))["type"] == "welcome"
     return socket
