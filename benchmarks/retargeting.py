@@ -87,22 +87,23 @@ def compare(objective: str, seconds: float) -> float:
     return their_s / our_s
 
 
-def library(seconds: float) -> float:
-    """Poses per second of the operator's own way through the library, errors and limits included."""
-    from models.retarget.library import LibraryRetargeter, allegro_hand
+def library(seconds: float) -> None:
+    """Poses per second of the operator's own way through the library, errors and limits included, per robot hand."""
+    from models.retarget.library import HANDS, LibraryRetargeter
     from train_jobs.manipulation.human_hand import hand_track
 
     track = hand_track(seconds, seed=7)
-    retargeter = LibraryRetargeter(allegro_hand("right"))
-    start = time.process_time()
-    motion = retargeter.retarget(track.keypoints_m, "right", track.time_s)
-    rate = len(track.time_s) / (time.process_time() - start)
-    tips_mm = 1000 * np.nanmean(motion.tip_error_m, axis=0)
-    sys.stdout.write(
-        f"dex_retarget:dex_retargeting as it runs in egoworld: {rate:,.0f} poses/s; tips off by "
-        f"{', '.join(f'{mm:.1f}' for mm in tips_mm)} mm (index, middle, ring, thumb)\n"
-    )
-    return rate
+    for name, hand in HANDS.items():
+        retargeter = LibraryRetargeter(hand("right"))
+        start = time.process_time()
+        motion = retargeter.retarget(track.keypoints_m, "right", track.time_s)
+        rate = len(track.time_s) / (time.process_time() - start)
+        tips_mm = 1000 * np.nanmean(motion.tip_error_m, axis=0)
+        sys.stdout.write(
+            f"dex_retarget:dex_retargeting as it runs in egoworld, {name}: {rate:,.0f} poses/s; tips off by "
+            f"{', '.join(f'{mm:.1f}' for mm in tips_mm)} mm (index, middle, ring, thumb); "
+            f"{np.mean(motion.flags & 4 > 0):.0%} of frames held back by the joints' speed\n"
+        )
 
 
 def main() -> None:

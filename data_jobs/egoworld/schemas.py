@@ -68,10 +68,16 @@ HAND_POSE = (
 
 MAPPING = (
     *FRAME,
-    Column("pose", pa.list_(pa.float32()), "joint angles in radians, named by `joints`; an Allegro has 16"),
+    Column(
+        "pose",
+        pa.list_(pa.float32()),
+        "joint angles in radians, named by `joints`; an Allegro has 16, a Shadow hand 22",
+    ),
     PTS,
     Column("hand_id", pa.int64(), "the hand of hand_pose that this follows"),
-    Column("robot", pa.string(), "the robot hand: allegro_left or allegro_right, by the side of most of the track"),
+    Column(
+        "robot", pa.string(), "the robot hand and its side, that of most of the track: allegro_left, shadow_right, …"
+    ),
     Column("flags", pa.int64(), "sum of 1 a tip was missing, 2 held: no usable hand, 4 slowed: the track jumped"),
     Column(
         "tip_error_m",

@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
 from data_jobs.egoworld.operators.base import OperatorSpec
+from data_jobs.egoworld.operators.hand_tracks import SIDES, RobotTrack, mapping_of
 from data_jobs.egoworld.records import Clip
-from data_jobs.egoworld.schemas import schema_of
 from data_jobs.runs.strict import Strict
 
 if TYPE_CHECKING:
-    from models.retarget.hand import HandMotion, HandRetargeter
-
-SIDES = ("left", "right")
+    from models.retarget.hand import HandRetargeter
 
 
 class BatchedParams(Strict):
@@ -70,33 +67,16 @@ class BatchedRetarget:
         """One row per row of hand_pose, in the same order."""
         if not self._retargeters:
             raise RuntimeError("dex_retarget:batched is not loaded; call load() first")
-        hands = upstream["hamer"]
-        parts = [self._track(hands, identity) for identity in pc.unique(hands["hand_id"]).to_pylist()]
-        table = pa.concat_tables([schema_of("mapping").empty_table(), *parts])
-        return table.sort_by([("frame_index", "ascending"), ("hand_id", "ascending")]).combine_chunks()
+        return mapping_of(upstream["hamer"], self._track)
 
-    def _track(self, hands: pa.Table, identity: int) -> pa.Table:
-        mine = hands.filter(pc.equal(hands["hand_id"], identity)).sort_by("frame_index")
-        seen = mine["handedness"].to_pylist()
-        # A track is one hand: frames in which its side was misread do not change the robot's hand.
-        side = max(SIDES, key=seen.count)
-        points = np.stack(mine["pose"].to_numpy(zero_copy_only=False)).astype(np.float64).reshape(-1, 21, 3)
-        motion = self._retarget(points, side, mine["timestamp_s"].to_numpy())
-        values = {
-            **{name: mine[name] for name in ("frame_index", "timestamp_s", "pts", "hand_id")},
-            "pose": list(motion.angles_rad.astype(np.float32)),
-            "robot": [f"allegro_{side}"] * len(mine),
-            "flags": motion.flags.astype(np.int64),
-            "tip_error_m": list(motion.tip_error_m.astype(np.float32)),
-            "joints": [list(self._retargeters[side].hand.tree.joints)] * len(mine),
-        }
-        return pa.table(values, schema=schema_of("mapping"))
-
-    def _retarget(self, points_m: np.ndarray, side: str, time_s: np.ndarray) -> HandMotion:
+    def _track(self, points_m: np.ndarray, side: str, time_s: np.ndarray) -> RobotTrack:
         from models.retarget.steady import steadied
 
         points = steadied(points_m, side, time_s) if self._params.steady else points_m
-        return self._retargeters[side].retarget(points, side, time_s)
+        retargeter = self._retargeters[side]
+        motion = retargeter.retarget(points, side, time_s)
+        joints = retargeter.hand.tree.joints
+        return RobotTrack(f"allegro_{side}", joints, motion.angles_rad, motion.flags, motion.tip_error_m)
 
     def close(self) -> None:
         """Drop the retargeters."""

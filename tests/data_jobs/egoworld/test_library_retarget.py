@@ -1,14 +1,20 @@
-"""`dex_retarget:dex_retargeting`: an Allegro, and a hand of the user's own with two fingers."""
+"""`dex_retarget:dex_retargeting`: an Allegro, a Shadow hand, and a hand of the user's own with two fingers."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from data_jobs.egoworld.operators.library_retarget import LibraryParams, LibraryRetarget
 from data_jobs.egoworld.operators.registry import operator_class
 from data_jobs.egoworld.schemas import schema_of
 from models.errors import RobotFileInvalid, UnknownRobot, WrongHand
+from models.kinematics import shadow
+from models.kinematics.allegro import TIPS as ALLEGRO_TIPS
 from models.kinematics.allegro import allegro
+from models.kinematics.tree import TreeKinematics
+from models.kinematics.urdf import read_urdf
+from models.retarget.keypoints import TIPS, from_wrist
 from models.retarget.library import LibraryHand, LibraryRetargeter, allegro_hand
 from tests.data_jobs.egoworld.test_batched_retarget import hand_pose
 
@@ -53,16 +59,11 @@ def test_both_sides_get_angles_within_limits_and_speed(table_and_hands):
 
 def test_the_errors_are_those_of_the_angles(table_and_hands):
     """Against our own kinematics, which is not the library's."""
-    import torch
-
-    from models.kinematics.allegro import TIPS as LINKS
-    from models.retarget.keypoints import TIPS, from_wrist
-
     table, hands = table_and_hands
     row = next(row for row in table.to_pylist() if row["hand_id"] == 0 and row["frame_index"] == 20)
     given = next(row for row in hands.to_pylist() if row["hand_id"] == 0 and row["frame_index"] == 20)
     seen = from_wrist(torch.tensor(given["pose"]).double().reshape(1, 21, 3), "right").points_m[0].numpy()
-    at = allegro("right").kinematics((*LINKS, "wrist"))(torch.tensor([row["pose"]]).double())[0].numpy()
+    at = allegro("right").kinematics((*ALLEGRO_TIPS, "wrist"))(torch.tensor([row["pose"]]).double())[0].numpy()
     errors = np.linalg.norm(at[:4] - at[4] - 1.22 * seen[list(TIPS.values())], axis=1)
     assert row["tip_error_m"] == pytest.approx(errors, abs=1e-5)
 
@@ -80,6 +81,42 @@ def test_smoothing_calms_the_joints():
         return np.abs(np.diff(angles, axis=0)).mean()
 
     assert step(0.3) < 0.8 * step(1.0)
+
+
+def test_a_shadow_hand_follows_with_five_fingers():
+    """Against our own kinematics, which is not the library's; the little finger too, which the table does not judge."""
+    operator = LibraryRetarget(LibraryParams(robot="shadow", smoothing=1.0))
+    operator.load()
+    hands = hand_pose(seconds=1.0)
+    slowly = pa.array(5 * hands["timestamp_s"].to_numpy())  # a Shadow hand's joints move 2 rad/s
+    hands = hands.set_column(hands.column_names.index("timestamp_s"), "timestamp_s", slowly)
+    table = operator.run(None, {"hamer": hands}, 16)
+    for side, identity in (("right", 0), ("left", 1)):
+        tree = read_urdf(shadow.urdf_path(side))
+        rows = [row for row in table.to_pylist() if row["hand_id"] == identity]
+        assert {row["robot"] for row in rows} == {f"shadow_{side}"}
+        assert {tuple(row["joints"]) for row in rows} == {tree.joints} and len(tree.joints) == 22
+        angles = np.array([row["pose"] for row in rows])
+        assert (angles >= tree.lower_rad - 1e-6).all() and (angles <= tree.upper_rad + 1e-6).all()
+        given = np.stack([row["pose"] for row in hands.to_pylist() if row["hand_id"] == identity])
+        seen = from_wrist(torch.tensor(given).double().reshape(-1, 21, 3), side).points_m.numpy()
+        links = (*shadow.tips(side).values(), "wrist")
+        at = TreeKinematics(tree, links, torch.float64)(torch.tensor(angles).double()).numpy()
+        seen = np.stack([seen[..., 1], -seen[..., 0], seen[..., 2]], -1)  # the palm's y points out of its back
+        calm = np.array([row["flags"] for row in rows]) == 0
+        errors = np.linalg.norm(at[:, :5] - at[:, 5:] - 1.03 * seen[:, [4, 8, 12, 16, 20]], axis=2)[calm]
+        assert calm.sum() > 25 and (errors.mean(axis=0) < 0.015).all(), errors.mean(axis=0)
+
+
+def test_the_left_shadow_hand_mirrors_the_right_one():
+    right, left = (read_urdf(shadow.urdf_path(side)) for side in ("right", "left"))
+    share = np.random.default_rng(0).uniform(size=(50, 22))
+    angles = torch.tensor(right.lower_rad + share * (right.upper_rad - right.lower_rad))
+    at = [
+        TreeKinematics(tree, tuple(shadow.tips(side).values()), torch.float64)(angles).numpy()
+        for side, tree in (("right", right), ("left", left))
+    ]
+    assert np.allclose(at[0] * [-1, 1, 1], at[1], atol=1e-9)
 
 
 def test_a_hand_of_the_users_own(tmp_path):
@@ -101,8 +138,10 @@ def test_a_hand_of_the_users_own(tmp_path):
     assert np.isnan(np.array(row["tip_error_m"])).tolist() == [False, True, False, True]
     with pytest.raises(RobotFileInvalid, match="has no link c_tip"):
         LibraryRetargeter(LibraryHand("x", "right", path, "wrist", {"index": "c_tip"}))
+    with pytest.raises(RobotFileInvalid, match="joint a_0 moves the wrist a_base"):
+        LibraryRetargeter(LibraryHand("x", "right", path, "a_base", {"index": "a_tip"}))
     with pytest.raises(UnknownRobot, match="tips some of thumb"):
-        LibraryHand("x", "right", path, "wrist", {"little": "a_tip"})
+        LibraryHand("x", "right", path, "wrist", {"sixth": "a_tip"})
 
 
 def test_missing_points_are_held_and_flagged():
