@@ -1,6 +1,5 @@
 """`fast3r:pycolmap` on a rendered corner of a room: true camera path up to a similarity, and what cannot be told."""
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from data_jobs.egoworld.operators.colmap_pose import ColmapParams, ColmapPose
 from data_jobs.egoworld.probe import probe
 from data_jobs.egoworld.schemas import schema_of
-from tests.data_jobs.egoworld.film import clip_of
+from tests.data_jobs.egoworld.film import clip_of, write_pictures
 
 pytest.importorskip("pycolmap", reason="the optional package pycolmap is not installed")
 
@@ -51,14 +50,7 @@ def render(rotation, centre):
 
 
 def clip_from(folder, pictures):
-    path = folder / "walls.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgr0"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")))
-        container.mux(stream.encode())
-    return clip_of(probe(str(path), "walls.mkv"))
+    return clip_of(probe(str(write_pictures(folder / "walls.mkv", pictures)), "walls.mkv"))
 
 
 def run(clip, **params):

@@ -29,7 +29,7 @@ from data_jobs.runs.strict import parse
 from models.errors import MissingWeight, UnexpectedModel
 from models.grounding_dino import GroundingDino, as_prompt
 from models.sam2.files import architecture_of
-from tests.data_jobs.egoworld.film import clip_of, even, write_film
+from tests.data_jobs.egoworld.film import clip_of, even, write_film, write_pictures
 from tests.models.sam2.conftest import random_network
 
 HEIGHT, WIDTH = 96, 128
@@ -94,17 +94,7 @@ def seen_by_colour(image, index):
 
 
 def clip_of_scene(tmp_path, frames=30):
-    import av
-
-    path = tmp_path / "scene.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=30)  # lossless: colours arrive as drawn
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgr0"
-        for number in range(frames):
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(scene(number), format="rgb24").reformat(format="bgr0"))
-            )
-        container.mux(stream.encode())
+    path = write_pictures(tmp_path / "scene.mkv", map(scene, range(frames)), rate=30)
     return clip_of(probe(str(path), "scene.mkv"))
 
 

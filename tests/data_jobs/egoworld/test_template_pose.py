@@ -14,7 +14,7 @@ from data_jobs.egoworld.plan import _file_sha256
 from data_jobs.egoworld.probe import probe
 from data_jobs.egoworld.schemas import schema_of
 from data_jobs.runs.errors import RunError
-from tests.data_jobs.egoworld.film import clip_of
+from tests.data_jobs.egoworld.film import clip_of, write_pictures
 
 SIDE, FOCAL = 240, 400.0
 CAMERA = (FOCAL, FOCAL, SIDE / 2, SIDE / 2)
@@ -77,17 +77,10 @@ def write_ply(path, mesh):
 
 
 def test_rows_name_the_mask_that_is_the_object(tmp_path, mesh):
-    import av
-
     write_ply(tmp_path / "block.ply", mesh)
     image, depth = render(mesh, posed((20, 30, 40), (0, 0, 0.5)), SIDE, FOCAL)
-    with av.open(str(tmp_path / "f.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "bgr0"
-        for picture in (image, np.zeros_like(image), image):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")))
-        container.mux(stream.encode())
-    clip = clip_of(probe(str(tmp_path / "f.mkv"), "f.mkv"))
+    film = write_pictures(tmp_path / "f.mkv", (image, np.zeros_like(image), image))
+    clip = clip_of(probe(str(film), "f.mkv"))
     stick = np.zeros((SIDE, SIDE), bool)
     stick[10:14, 10:200] = True
 
