@@ -1,10 +1,11 @@
-"""The real commands: `serve run` with the dashboard, the real tracker and its weights, and a shared clip.
+"""The real commands: `serve run` with Ray's dashboard, the real tracker and its weights, and a shared clip.
 
 The screenshots go to REAFFERENCE_FIGURES where that is set; docs/figures was made so (DROID, CC BY 4.0).
 """
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def pot_template(clip):
     x0, y0, x1, y1 = (edge + margin for edge, margin in zip(POT, (-10, -10, 10, 10), strict=True))
     rgb, mask = image[y0:y1, x0:x1], found.mask[y0:y1, x0:x1]
     return scene.zipped({"rgb_0.png": scene.png(rgb), "mask_0.png": scene.png(mask.astype(np.uint8) * 255)})
+
+
+def see_the_actors_in_the_dashboard(page, service, names):
+    """Ray's own page, opened as its owner opens it: with the cluster's token."""
+    at = re.search(r"dashboard at.*?(127\.0\.0\.1:\d+)", service.log.read_text())
+    assert at, service.tail()
+    page.open(f"http://{at[1]}")
+    token = Path("~/.ray/auth_token").expanduser().read_text().strip()
+    page.driver.add_cookie({"name": "ray-authentication-token", "value": token})
+    page.open(f"http://{at[1]}/#/actors")
+    page.driver.refresh()
+    told = json.dumps(sorted(names))
+    page.wait(f"{told}.every((name) => document.body.innerText.includes(name))", 60)
 
 
 @pytest.mark.slow
@@ -72,6 +86,8 @@ def test_serve_run_locks_onto_a_target_with_the_embedded_weights(shared_dir, wei
             page.shoot(figures / "serve_estop.png")
             page.click("#stop")
             page.wait("document.querySelector('#arm').dataset.phase === 'idle'")
+            see_the_actors_in_the_dashboard(page, service, set(status["models"]))
+            page.shoot(figures / "dashboard_actors.png")
         finally:
             page.close()
     finally:
