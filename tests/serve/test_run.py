@@ -76,6 +76,7 @@ def test_serve_run_locks_onto_a_target_with_the_embedded_weights(shared_dir, wei
                 "const film = document.querySelector('#video'); film.playbackRate = 0.2; film.play()"
             )
             page.wait("document.querySelector('#video').currentTime > 2", 120)
+            page.driver.execute_script("document.querySelector('#video').pause()")
             page.wait("document.querySelector('.object[data-phase=track]')", 5)
             page.click("#start")
             page.wait("+document.querySelector('#arm').dataset.ticks > 60")
