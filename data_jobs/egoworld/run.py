@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,18 +27,16 @@ from data_jobs.egoworld.plan import Plan, make_plan
 from data_jobs.egoworld.progress import Progress
 from data_jobs.egoworld.qc import Verdict, judge
 from data_jobs.egoworld.task import EgoworldJob, host_of
-from data_jobs.runs.engine import run_local, run_ray
+from data_jobs.runs.engine import Engine, open_ledger, run_local, run_ray
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import PUBLISH, Outcome
 from data_jobs.runs.keys import pretty_json
-from data_jobs.runs.ledger import Ledger, UnitState
+from data_jobs.runs.ledger import UnitState
 from data_jobs.runs.outcome import Failure
 from data_jobs.runs.places import Where, open_run
 from data_jobs.runs.proof import Proof, prove, published_ids
 from data_jobs.runs.strict import parse
 from models import weights
-
-Engine = Literal["ray", "local"]
 
 # The stages' rates are asked of the ledger this often: often enough to watch, too seldom to cost.
 LOOK_EVERY_S = 2.0
@@ -113,7 +111,7 @@ def work(
     request: RunRequest, listing: Listing, todo: pa.Table, progress: Progress
 ) -> tuple[SpeedOfLight | None, dict[str, tuple[int, int, float]]]:
     """Take the rows of `todo` through their stages; returns the speed-of-light ratio and the stages' costs."""
-    with open_ledger(request) as ledger:
+    with ledger_of(request) as ledger:
         epoch = ledger.begin(request.job.run_id, request.engine, request.plan.config.model_dump_json())
         fill_ledger(ledger, listing, request.job)
         if len(todo):
@@ -128,21 +126,10 @@ def work(
     return speed, stages
 
 
-@contextmanager
-def open_ledger(request: RunRequest) -> Iterator[Any]:
-    """The run's ledger: here for the local engine, behind a named actor for Ray (which is started and stopped too)."""
+def ledger_of(request: RunRequest) -> AbstractContextManager[Any]:
+    """The run's ledger, open."""
     path = str(request.job.store.ledger_path(request.job.run.name))
-    if request.engine == "local":
-        ledger = Ledger(path)
-        try:
-            yield ledger
-        finally:
-            ledger.close()
-        return
-    from data_jobs.runs.cluster import ray_cluster, remote_ledger
-
-    with ray_cluster():
-        yield remote_ledger(path, "egoworld", request.job.run_id)
+    return open_ledger(path, request.engine, "egoworld", request.job.run_id)
 
 
 def fill_ledger(ledger: Any, listing: Listing, job: EgoworldJob) -> None:
@@ -324,6 +311,6 @@ def rebuild_ledger(where: Where) -> dict[str, tuple[int, int]]:
         ledger_path = store.ledger_path(request.job.run.name)
         for path in ledger_path.parent.glob(f"{ledger_path.name}*"):
             path.unlink()
-        with open_ledger(request) as ledger:
+        with ledger_of(request) as ledger:
             fill_ledger(ledger, listing, request.job)
             return dict(ledger.counts())

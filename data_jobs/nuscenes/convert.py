@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,15 +24,13 @@ from data_jobs.nuscenes.scene_index import open_index
 from data_jobs.nuscenes.schema import CAMERAS
 from data_jobs.nuscenes.splits import SPLITS, split_table
 from data_jobs.nuscenes.tables import open_tables
-from data_jobs.runs.engine import Host, run_local, run_ray
+from data_jobs.runs.engine import Engine, Host, open_ledger, run_local, run_ray
 from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import RetryPolicy
 from data_jobs.runs.keys import pretty_json
-from data_jobs.runs.ledger import Ledger
 from data_jobs.runs.outcome import DeadLetter, Failure
 from data_jobs.runs.proof import Proof, prove, published_ids
 
-Engine = Literal["ray", "local"]
 MANIFEST, STATS = "run_manifest.json", "dataset_stats.json"
 
 # A scene of nuScenes takes about 150 MB with its libraries; ten times that is a fault.
@@ -123,7 +120,7 @@ def work(job: ConvertJob, request: ConvertRequest, planned: pa.Table) -> None:
         ("data_jobs.nuscenes.job",),
         request.workers,
     )
-    with open_ledger(job, request.engine) as ledger:
+    with open_ledger(str(job.output / "ledger.sqlite"), request.engine, "nuscenes", job.output.name) as ledger:
         epoch = ledger.begin("convert", request.engine, json.dumps(options(job)))
         fill_ledger(ledger, planned, set(done), read_letters(job))
         if len(todo):
@@ -131,23 +128,6 @@ def work(job: ConvertJob, request: ConvertRequest, planned: pa.Table) -> None:
             for _ in engine(host, todo, ledger, epoch):
                 pass
         ledger.end(epoch, "finished")
-
-
-@contextmanager
-def open_ledger(job: ConvertJob, engine: Engine) -> Iterator[Any]:
-    """The ledger: here for the local engine, behind a named actor for Ray."""
-    path = str(job.output / "ledger.sqlite")
-    if engine == "local":
-        ledger = Ledger(path)
-        try:
-            yield ledger
-        finally:
-            ledger.close()
-        return
-    from data_jobs.runs.cluster import ray_cluster, remote_ledger
-
-    with ray_cluster():
-        yield remote_ledger(path, "nuscenes", job.output.name)
 
 
 def fill_ledger(ledger: Any, planned: pa.Table, done: set[str], letters: list[DeadLetter]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from data_jobs.runs.guard import Executor, Guard, Job, LedgerPort, Outcome, RetryPolicy
-from data_jobs.runs.ledger import Finish, Standing, UnitState
+from data_jobs.runs.ledger import Finish, Ledger, Standing, UnitState
 from data_jobs.runs.outcome import Failure
 from data_jobs.runs.sandbox import InProcess, Sandbox, Task
 
@@ -24,6 +25,8 @@ from data_jobs.runs.sandbox import InProcess, Sandbox, Task
 # units, few enough that the last block does not keep one worker busy alone.
 MAX_ROWS_PER_BLOCK = 64
 BLOCKS_PER_WORKER = 16
+
+Engine = Literal["ray", "local"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,22 @@ class Host:
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         os.environ.setdefault("MALLOC_ARENA_MAX", "1")
         return Sandbox(self.build, self.preload, self.memory_bytes)
+
+
+@contextmanager
+def open_ledger(path: str, engine: Engine, job: str, run_id: str) -> Iterator[Any]:
+    """The ledger in this file: here for the local engine, behind a named actor for Ray (started and stopped too)."""
+    if engine == "local":
+        ledger = Ledger(path)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+        return
+    from data_jobs.runs.cluster import ray_cluster, remote_ledger
+
+    with ray_cluster():
+        yield remote_ledger(path, job, run_id)
 
 
 def run_local(host: Host, todo: pa.Table, ledger: LedgerPort, epoch: int) -> Iterator[Outcome]:
