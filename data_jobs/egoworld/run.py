@@ -215,13 +215,22 @@ def refuse_another_run(request: RunRequest) -> None:
     if not run.store.exists(run.at("run_manifest.json")):
         return
     before, now = run_manifest(request.job.run_folder), identity(request)
-    changed = sorted(key for key in now if before.get(key) != now[key])
+    changed = list(_changes({key: before.get(key) for key in now}, now))
     if changed:
-        details = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now[key])}" for key in changed)
+        details = "; ".join(f"{name} was {_short(then)}, is {_short(value)}" for name, then, value in changed)
         raise RunError(
             f"run {request.job.run_id} in {request.job.output} was started differently ({details}); "
             "choose another --run-id: stages that did not change are taken over, not computed again"
         )
+
+
+def _changes(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, earlier and present value of every leaf that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name, before, now
 
 
 def identity(request: RunRequest) -> dict[str, Any]:

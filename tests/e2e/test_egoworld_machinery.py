@@ -316,7 +316,8 @@ def test_a_mistake_in_the_config(tmp_path, videos, change, words):
 def test_another_config_under_the_same_run_id(tmp_path, videos):
     base = ("run", "--input", videos, "--output", tmp_path / "out", "--run-id", "r", "--engine", "local", "--config")
     assert call(*base, stub_config(tmp_path))[0] == 0
-    assert "was started differently (stages was" in refused(*base, stub_config(tmp_path, label="other"))
+    said = refused(*base, stub_config(tmp_path, label="other"))
+    assert "was started differently (stages.hamer:" in said and ".label was " in said and 'is "other"' in said
 
 
 def test_a_listed_video_that_vanished(tmp_path):
