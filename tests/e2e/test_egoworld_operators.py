@@ -20,7 +20,7 @@ from tests.data_jobs.egoworld.film import even, write_film, write_pictures
 from tests.data_jobs.egoworld.test_batched_retarget import hand_pose
 from tests.data_jobs.egoworld.test_sam2_video import random_checkpoint, random_dino  # noqa: F401
 from tests.data_jobs.egoworld.test_template_pose import FOCAL, SIDE, mesh, posed, write_ply  # noqa: F401
-from tests.e2e.egoworld import call, command
+from tests.e2e.egoworld import ROOT, call, command
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -36,6 +36,21 @@ for frame in pq.read_table(clip / "frames.parquet").to_pylist():
     rle = json.dumps({"size": list(mask.shape), "counts": rle["counts"].decode()})
     rows.append({"frame_index": frame["frame_index"], "mask_rle": rle, "object_id": 4, "class": "thing", "score": 1.0,
                  "box": [0.0] * 4, "predicted_iou": 1.0, "stability": 1.0, "prompt": "detector_box"})
+pq.write_table(pa.Table.from_pylist(rows), sys.argv[2])
+"""
+# The number that is drawn in the picture (film.picture), as the object's identity.
+NUMBERS = """
+import json, pathlib, sys
+import cv2, numpy as np, pyarrow as pa, pyarrow.parquet as pq
+from pycocotools import mask as coco
+from tests.data_jobs.egoworld.film import number_of
+clip, rows = pathlib.Path(sys.argv[1]), []
+for frame in pq.read_table(clip / "frames.parquet").to_pylist():
+    picture = cv2.imread(str(clip / frame["file"]))
+    rle = coco.encode(np.asfortranarray(picture[:, :, 0] * 0, np.uint8))
+    rle = json.dumps({"size": list(picture.shape[:2]), "counts": rle["counts"].decode()})
+    rows.append({"frame_index": frame["frame_index"], "mask_rle": rle, "object_id": number_of(picture), "class": "it",
+                 "score": 1.0, "box": [0.0] * 4, "predicted_iou": 1.0, "stability": 1.0, "prompt": "detector_box"})
 pq.write_table(pa.Table.from_pylist(rows), sys.argv[2])
 """
 COPY = "import shutil, sys; shutil.copy({table!r}, sys.argv[2])"
@@ -70,6 +85,36 @@ def published(folder, table, **operators):
 def videos(tmp_path):
     (tmp_path / "videos").mkdir()
     return tmp_path / "videos"
+
+
+VARIABLE = np.cumsum(np.random.default_rng(7).choice([500, 1001, 2000, 5000], 60)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("times", "options"),
+    [
+        (VARIABLE, {"bf": "3", "g": "12"}),  # variable rate and B-frames
+        (list(even(60)), {"g": "250", "keyint_min": "250", "bf": "2"}),  # one keyframe for all clips
+    ],
+)
+def test_every_row_belongs_to_the_picture_it_names(videos, times, options):
+    """From the listing of the video to the published clips: off by one frame anywhere is off by one here."""
+    write_film(videos / "a.mp4", times, options=options)
+    params = {"pictures": "png", "picture_interval_s": 1e-6, "env": {"PYTHONPATH": str(ROOT)}}
+    path = videos.parent / "config.yaml"
+    operators = {"sam2": external(videos.parent, NUMBERS, **params), "hamer": {"enabled": False}}
+    splitter = {"method": "fixed_stride", "clip_length_s": 0.5, "min_clip_s": 0.0}
+    path.write_text(
+        yaml.safe_dump({"operators": operators, "splitter": splitter, "speed_of_light": {"sample_frames": 0}})
+    )
+    code, text = call(*command(videos, path, videos.parent))
+    assert code == 0, text
+    clips = sorted((videos.parent / "run_id=r").glob("video_id=*/clip_id=*"))
+    rows = [row for clip in clips for row in pq.ParquetFile(clip / "masks.parquet").read().to_pylist()]
+    assert len(clips) >= 4 and [row["frame_index"] for row in rows] == list(range(60))
+    assert [row["object_id"] for row in rows] == list(range(60))
+    seconds = (np.array(times) - times[0]) / 30_000
+    assert np.allclose([row["timestamp_s"] - rows[0]["timestamp_s"] for row in rows], seconds, atol=1e-6)
 
 
 def test_sam2_fills_every_frame(videos, random_checkpoint, random_dino):  # noqa: F811
