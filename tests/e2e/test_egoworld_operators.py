@@ -103,7 +103,7 @@ def test_every_row_belongs_to_the_picture_it_names(videos, times, options):
     params = {"pictures": "png", "picture_interval_s": 1e-6, "env": {"PYTHONPATH": str(ROOT)}}
     path = videos.parent / "config.yaml"
     operators = {"sam2": external(videos.parent, NUMBERS, **params), "hamer": {"enabled": False}}
-    splitter = {"method": "fixed_stride", "clip_length_s": 0.5, "min_clip_s": 0.0}
+    splitter = {"method": "fixed_stride", "clip_length_s": 1.2, "min_clip_s": 0.0}
     path.write_text(
         yaml.safe_dump({"operators": operators, "splitter": splitter, "speed_of_light": {"sample_frames": 0}})
     )
@@ -111,7 +111,7 @@ def test_every_row_belongs_to_the_picture_it_names(videos, times, options):
     assert code == 0, text
     clips = sorted((videos.parent / "run_id=r").glob("video_id=*/clip_id=*"))
     rows = [row for clip in clips for row in pq.ParquetFile(clip / "masks.parquet").read().to_pylist()]
-    assert len(clips) >= 4 and [row["frame_index"] for row in rows] == list(range(60))
+    assert len(clips) >= 2 and [row["frame_index"] for row in rows] == list(range(60))
     assert [row["object_id"] for row in rows] == list(range(60))
     seconds = (np.array(times) - times[0]) / 30_000
     assert np.allclose([row["timestamp_s"] - rows[0]["timestamp_s"] for row in rows], seconds, atol=1e-6)
