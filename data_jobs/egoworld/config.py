@@ -58,8 +58,8 @@ class BackpressureConfig(Strict):
     """How many clips are worked on at a time."""
 
     max_in_flight_cpu: int | None = Field(None, ge=1, description="workers; default: one per core")
-    max_in_flight_gpu: int | None = Field(None, ge=1)
-    max_in_flight_write: int | None = Field(None, ge=1)
+    max_in_flight_gpu: int | None = Field(None, ge=1, description="workers at most where `num_gpus` is set")
+    max_in_flight_write: int | None = Field(None, ge=1, description="recorded; each worker publishes its own clips")
 
 
 class CoordinatesConfig(Strict):
@@ -132,7 +132,7 @@ class EgoworldConfig(Strict):
     coordinates: CoordinatesConfig = CoordinatesConfig()
     metrics: MetricsConfig = MetricsConfig()
     paths: PathsConfig = PathsConfig()
-    num_gpus: float = Field(0, ge=0, description="GPUs to share among operators that use one")
+    num_gpus: float = Field(0, ge=0, description="GPUs that the workers share; none: each sees them all")
     run_id: str | None = None
     model_versions: dict[str, Any] = Field(default_factory=dict)
     dataset_hash: str | None = None
@@ -145,4 +145,5 @@ class EgoworldConfig(Strict):
 
     def workers(self) -> int:
         """Worker processes."""
-        return self.backpressure.max_in_flight_cpu or len(os.sched_getaffinity(0))
+        workers = self.backpressure.max_in_flight_cpu or len(os.sched_getaffinity(0))
+        return min(workers, (self.num_gpus and self.backpressure.max_in_flight_gpu) or workers)

@@ -239,4 +239,5 @@ def host_of(job: EgoworldJob) -> Host:
     plan, config = job.plan, job.plan.config
     memory_bytes = int(config.guard.memory_gib * 2**30)
     build = partial(EgoworldTask, job)
-    return Host(job, build, plan.stage_names, plan.retry_policy(), memory_bytes, plan.preload(), config.workers())
+    retry, preload = plan.retry_policy(), plan.preload()
+    return Host(job, build, plan.stage_names, retry, memory_bytes, preload, config.workers(), config.num_gpus)

@@ -65,6 +65,8 @@ def _connect() -> None:
 def _own_cluster() -> dict[str, Any]:
     """Arguments of ray.init for a cluster that lives as long as the run."""
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(GIVE_UP_HEAD_AFTER_S))
+    # Else Ray hides every GPU from a worker that has no share of one.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     return {
         "address": "local",  # else Ray joins whatever cluster somebody started on this machine
         "num_cpus": len(os.sched_getaffinity(0)) + 1,  # one for Ray Data's own small tasks

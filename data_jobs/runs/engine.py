@@ -8,6 +8,7 @@ bytes. Knows nothing of what a unit is.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from data_jobs.runs.errors import RunError
 from data_jobs.runs.guard import Executor, Guard, Job, LedgerPort, Outcome, RetryPolicy
 from data_jobs.runs.ledger import Finish, Ledger, Standing, UnitState
 from data_jobs.runs.outcome import Failure
@@ -40,6 +42,12 @@ class Host:
     memory_bytes: int  # a child that grows beyond is ended
     preload: Sequence[str]  # modules that children start with
     workers: int
+    gpus: float = 0.0  # that all workers together share, on Ray; 0: every worker sees whatever there is
+
+    def gpus_each(self, workers: int) -> float:
+        """Of so many workers: a share of one GPU, or whole ones (Ray knows nothing between)."""
+        each = self.gpus / workers
+        return float(int(each)) if each > 1 else math.floor(each * 1e4) / 1e4
 
     def guard(self, ledger: LedgerPort, epoch: int, worker: str, isolated: bool) -> Guard:
         """A guard with its executor; `isolated` puts the task into a child process."""
@@ -85,7 +93,7 @@ def run_local(host: Host, todo: pa.Table, ledger: LedgerPort, epoch: int) -> Ite
 def run_ray(host: Host, todo: pa.Table, ledger: Any, epoch: int) -> Iterator[Outcome]:
     """Ray Data: units in blocks to a pool of actors that keep their models loaded.
 
-    Needs ray.init done; the ledger is an actors.spawn.Remote.
+    Needs ray.init done; the ledger is an actors.spawn.Remote. Raises RunError for more GPUs than the cluster has.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -97,20 +105,33 @@ def run_ray(host: Host, todo: pa.Table, ledger: Any, epoch: int) -> Iterator[Out
     context.max_errored_blocks = 0
     context.raise_original_map_exception = True  # a RunError must arrive as itself
     workers = min(host.workers, max(len(todo), 1))
+    _require_gpus(host.gpus, ray.cluster_resources().get("GPU", 0.0))
 
-    units = ray.data.from_arrow(blocks(todo, workers))  # N rows in N / rows-per-block blocks
+    cut = blocks(todo, workers)  # N rows in N / rows-per-block blocks
+    gpus_each = host.gpus_each(workers)
+    units = ray.data.from_arrow(cut)
     outcomes = units.map_batches(  # 1 unit : 1 outcome
         UnitWorker,
         fn_constructor_args=(host, ledger, epoch),
-        batch_size=None,
+        batch_size=len(cut[0]) if gpus_each else None,  # a block at a time; with GPUs Ray wants to hear it in rows
         batch_format="pyarrow",
         # A pool that may shrink: when a node dies, the actor that no longer has a place gets that of an idle one, and
         # with it the blocks it holds. In a pool of fixed size none is given up.
         compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
+        num_gpus=gpus_each or None,
     )
     for row in outcomes.iter_rows():
         yield Outcome(**row)
+
+
+def _require_gpus(wanted: float, there: float) -> None:
+    """Workers that ask for what the cluster lacks would wait for ever."""
+    if wanted > there:
+        raise RunError(
+            f"the config asks for num_gpus: {wanted:g} and this Ray cluster has {there:g}; lower it, or start Ray "
+            "where the GPUs are"
+        )
 
 
 def blocks(todo: pa.Table, workers: int) -> list[pa.Table]:

@@ -24,10 +24,10 @@ def cluster():
     cluster.shutdown()
 
 
-def config_of(folder: Path, workers: int) -> Path:
+def config_of(folder: Path, workers: int, **more: object) -> Path:
     path = stub_config(folder, slow_ms=300.0, share_of={"slow": 1.0}, calls_folder=str(folder / "calls"))
     (folder / "calls").mkdir(exist_ok=True)
-    settings = yaml.safe_load(path.read_text()) | {"backpressure": {"max_in_flight_cpu": workers}}
+    settings = yaml.safe_load(path.read_text()) | {"backpressure": {"max_in_flight_cpu": workers}, **more}
     path.write_text(yaml.safe_dump(settings))
     return path
 
@@ -95,3 +95,38 @@ def test_a_run_outlives_one_of_its_nodes(cluster, tmp_path):
     code, undisturbed = call(*command(videos, config, tmp_path / "local"))
     assert code == 0
     assert tree_hash(undisturbed) == tree_hash(text)
+
+
+def devices_of(pid: int) -> str:
+    """What CUDA_VISIBLE_DEVICES said when the process began, "" if nothing."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return next((each.partition("=")[2] for each in variables if each.startswith("CUDA_VISIBLE_DEVICES=")), "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_workers_share_the_gpus_that_the_config_names(tmp_path):
+    """Two logical GPUs and two workers: each sandbox sees one, and not the same. No card is needed to tell."""
+    videos = write_video(tmp_path / "videos" / "a.mp4", CLIPS * 10).parent
+    config = config_of(tmp_path, workers=2, num_gpus=2)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "num_gpus": 2, "object_store_memory": 2**27})
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "data_jobs.egoworld", *map(str, command(videos, config, tmp_path / "out", "ray"))],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"COLUMNS": "200", "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        raylet = cluster.head_node.all_processes["raylet"][0].process.pid
+        sandboxes = await_that(
+            lambda: len(found := set(sandboxes_on(raylet, tmp_path / "calls"))) == 2 and found, driver
+        )
+        assert {devices_of(pid) for pid in sandboxes} == {"0", "1"}
+        text = driver.communicate(timeout=300)[0]
+    finally:
+        driver.kill()
+        driver.wait()
+        cluster.shutdown()
+    assert driver.returncode == 0, text

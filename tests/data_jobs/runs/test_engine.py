@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from data_jobs.runs.engine import Telling, blocks
+from data_jobs.runs.engine import Host, Telling, _require_gpus, blocks
+from data_jobs.runs.errors import RunError
 from data_jobs.runs.ledger import Ledger
 from data_jobs.runs.outcome import Failure
 
@@ -31,6 +32,21 @@ class Messages:
     def tell(self, method, *args):
         self.sent.append(method)
         getattr(self.ledger, method)(*args)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "each"), [(0, 4, 0), (1, 4, 0.25), (1, 3, 0.3333), (2, 2, 1), (8, 3, 2), (3, 2, 1)]
+)
+def test_a_worker_gets_a_share_of_one_gpu_or_whole_ones(gpus, workers, each):
+    host = Host(None, None, (), None, 0, (), workers, gpus)
+    assert host.gpus_each(workers) == each
+    assert each * workers <= gpus
+
+
+def test_more_gpus_than_there_are_is_told_at_once(tmp_path):
+    _require_gpus(1, 1)
+    with pytest.raises(RunError, match=r"num_gpus: 2 and this Ray cluster has 1; lower it"):
+        _require_gpus(2, 1)
 
 
 def test_two_stages_take_two_messages_and_one_at_the_end_of_the_block(ledger):
