@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM := false
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights demo serve test soak lint type format docs bench clean lock
+.PHONY: help setup weights demo serve test soak lint type format docs bench bench-gpu clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ docs: .venv/installed ## write the pages of docs/ that follow from the code: arc
 
 bench: weights ## side-by-side measurements in pairs, written to docs/measured.md
 	@$(PYTHON) -m benchmarks
+
+bench-gpu: .venv/installed ## what sam2:sam2 costs over its networks, on a GPU: VIDEO=film-with-hands.mp4
+	@$(PYTHON) -m benchmarks.sam2_operator $(VIDEO) --device cuda
 
 clean: ## remove what the targets made, but not the weights cache
 	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
