@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import inert_pickle
+from models import inert_pickle, shipped
 from models.errors import UnexpectedModel
 from models.layout import require_same_layout
 
@@ -85,14 +85,16 @@ class Trunk(nn.Module):
 class DrQv2(nn.Module):
     """Encoder, actor, two critics and their targets."""
 
-    def __init__(self, *, frames: int, planes: int, low_dim: int, actions: int) -> None:
+    def __init__(self, *, frames: int, planes: int, low_dim: int, actions: int, critics: bool = True) -> None:
+        """Without `critics` only what acts: a policy that was cloned has none."""
         super().__init__()
         self.frames, self.planes, self.low_dim, self.actions = frames, planes, low_dim, actions
         stacked = frames * low_dim
         self.encoder = Encoder(frames * planes)
         self.actor_model = Trunk(stacked, 0, actions)
-        self.critic = _twins(stacked, actions)
-        self.critic_target = _twins(stacked, actions)
+        if critics:
+            self.critic = _twins(stacked, actions)
+            self.critic_target = _twins(stacked, actions)
 
     def features(self, image_BTPHW: torch.Tensor) -> torch.Tensor:
         """(B, T, P, 84, 84) float 0..255 to (B, D); flattens time first: frame t-2's planes, then t-1's, then t's."""
@@ -139,7 +141,12 @@ def exploration_std(schedule: str, iteration: int) -> float:
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Read a `*_snapshot.pt` on the CPU. Raises UnexpectedModel naming what differs, OSError without a file."""
+    """Read a `*_snapshot.pt`, or a policy that we ship (.safetensors), on the CPU.
+
+    Raises UnexpectedModel naming what differs, OSError without a file.
+    """
+    if path.suffix == shipped.SUFFIX:
+        return _load_shipped(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     content = inert_pickle.load(path)
     if not isinstance(content, dict) or "agent" not in content or "cfg" not in content:
@@ -153,6 +160,15 @@ def load_snapshot(path: Path) -> Snapshot:
     return Snapshot(network.eval(), config, int(content.get("_main_loop_iterations", 0)), sha256)
 
 
+def _load_shipped(path: Path) -> Snapshot:
+    """Encoder and actor alone, and the note that was stored with them."""
+    weights, note, sha256 = shipped.read(path)
+    network = _network_for(path, weights, int(note.get("frame_stack", 3)), critics=False)
+    require_same_layout(path, network.state_dict(), weights)
+    network.load_state_dict(weights, strict=True)
+    return Snapshot(network.eval(), note, int(note.get("steps", 0)), sha256)
+
+
 def _own_weights(agent: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Without the unused recurrent states, and the actor once: it is stored under two names."""
     return {
@@ -162,7 +178,7 @@ def _own_weights(agent: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _network_for(path: Path, weights: dict[str, torch.Tensor], frames: int) -> DrQv2:
+def _network_for(path: Path, weights: dict[str, torch.Tensor], frames: int, *, critics: bool = True) -> DrQv2:
     try:
         channels = weights["encoder.convs_per_cam.0.0.weight"].shape[1]
         low_dim = weights["actor_model.input_preprocess_modules.low_dim_obs.0.weight"].shape[1]
@@ -171,4 +187,5 @@ def _network_for(path: Path, weights: dict[str, torch.Tensor], frames: int) -> D
         raise UnexpectedModel(f"{path} is of another layout: {error} is missing") from error
     if channels % frames or low_dim % frames:
         raise UnexpectedModel(f"{path}: {channels} channels and {low_dim} numbers do not divide into {frames} frames")
-    return DrQv2(frames=frames, planes=channels // frames, low_dim=low_dim // frames, actions=actions)
+    sizes = {"planes": channels // frames, "low_dim": low_dim // frames, "actions": actions}
+    return DrQv2(frames=frames, **sizes, critics=critics)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models import shipped
 from models.errors import UnexpectedModel
 from models.layout import require_same_layout
 
@@ -106,7 +107,13 @@ def for_inference(network: So101Seg) -> So101Seg:
 
 
 def load_checkpoint(path: Path) -> SegCheckpoint:
-    """Read a Lightning checkpoint on the CPU, strictly. Raises UnexpectedModel naming what differs, or OSError."""
+    """Read a Lightning checkpoint, or weights that we ship (.safetensors), on the CPU, strictly.
+
+    Raises UnexpectedModel naming what differs, or OSError.
+    """
+    if path.suffix == shipped.SUFFIX:
+        weights, note, sha256 = shipped.read(path)
+        return _filled(path, weights, note, str(note.get("run", "")), sha256)
     data = path.read_bytes()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -117,15 +124,21 @@ def load_checkpoint(path: Path) -> SegCheckpoint:
     if not isinstance(content, dict) or "state_dict" not in content:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise UnexpectedModel(f"{path} is not a Lightning checkpoint: it has {found}, expected a `state_dict`")
-    hyper = content.get("hyper_parameters", {})
-    classes = int(hyper.get("num_classes", 6))
     weights = {k: v for k, v in content["state_dict"].items() if not k.startswith(METRIC_PREFIXES)}
+    hyper = content.get("hyper_parameters", {})
+    return _filled(path, weights, hyper, _run_of(content), hashlib.sha256(data).hexdigest())
+
+
+def _filled(
+    path: Path, weights: dict[str, torch.Tensor], hyper: dict[str, Any], run: str, sha256: str
+) -> SegCheckpoint:
+    classes = int(hyper.get("num_classes", 6))
     network = So101Seg(classes)
     require_same_layout(path, network.state_dict(), weights)
     network.load_state_dict(weights, strict=True)
     old_size = hyper.get("img_size")
     size = (old_size, old_size) if old_size else (hyper.get("img_height", 480), hyper.get("img_width", 640))
-    return SegCheckpoint(network.eval(), *size, classes, _run_of(content), hashlib.sha256(data).hexdigest())
+    return SegCheckpoint(network.eval(), *size, classes, run, sha256)
 
 
 def _run_of(content: dict[str, Any]) -> str:

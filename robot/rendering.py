@@ -113,9 +113,15 @@ class WristCamera:
 
     def look(self, data: mujoco.MjData) -> None:
         """Take over the state that `colour` and `depth_and_classes` will show."""
+        self._gl.make_current()  # another camera of this thread may have drawn meanwhile
         mujoco.mjv_updateScene(
             self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
         )
+
+    def refresh_texture(self, name: str) -> None:
+        """Take over the model's present pixels of a texture."""
+        self._gl.make_current()
+        mujoco.mjr_uploadTexture(self._model, self._context, self._model.texture(name).id)
 
     def colour(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""

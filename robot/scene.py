@@ -8,6 +8,7 @@ models/so101/lift_cube.xml, camera of its devlog 066).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import mujoco
 import numpy as np
@@ -86,12 +87,17 @@ def _set_physics(spec: mujoco.MjSpec) -> None:
     spec.visual.headlight.ambient = (0.35, 0.35, 0.35)
 
 
-def build() -> tuple[mujoco.MjModel, np.ndarray]:
-    """The compiled scene and (nbody,) uint8 class ids in SEGMENTER_CLASSES for its bodies."""
+def build(add: Callable[[mujoco.MjSpec], None] | None = None) -> tuple[mujoco.MjModel, np.ndarray]:
+    """The compiled scene and (nbody,) uint8 class ids in SEGMENTER_CLASSES for its bodies.
+
+    `add` may change it before it is compiled (training does: clutter, lighter meshes); new bodies are background.
+    """
     spec = arm_spec()
     _set_physics(spec)
     _add_table(spec)
     spec.body("gripper").add_camera(name=CAMERA, pos=CAMERA_POSITION_M, quat=_camera_quaternion(), fovy=CAMERA_FOV_DEG)
+    if add is not None:
+        add(spec)
     model = spec.compile()
     names = [CLASS_OF_BODY.get(model.body(index).name, "background") for index in range(model.nbody)]
     return model, np.array([SEGMENTER_CLASSES.index(name) for name in names], np.uint8)

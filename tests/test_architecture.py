@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "models": set(),
     "robot": set(),
     "actors": {"models"},
-    "train_jobs": {"models"},
+    "train_jobs": {"actors", "models", "robot"},
     "data_jobs": {"actors", "models"},
     "serve": {"actors", "robot"},
 }

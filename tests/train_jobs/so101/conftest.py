@@ -1,0 +1,27 @@
+"""A few rendered frames, a contract, and a skip where nothing can render."""
+
+import pytest
+
+from robot.contract import load_contract
+from robot.rendering import RenderingUnavailable, detect
+from train_jobs.so101_seg.frames import Plan, read, render
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rendering():
+    try:
+        return detect()
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def contract():
+    return load_contract("pick101_v19")
+
+
+@pytest.fixture(scope="session")
+def frames(rendering, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    render(folder, Plan(count=12, seed=3, width_px=64, height_px=48))
+    return read(folder)

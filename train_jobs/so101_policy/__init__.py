@@ -1,0 +1,1 @@
+"""Trains and judges the SO-101 lift policy in simulation."""
