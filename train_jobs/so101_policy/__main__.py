@@ -17,8 +17,6 @@ from train_jobs.so101.settings import CONFIGS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-CONTENDERS = ("policy", "policy on true classes", "expert", "random")
-
 Policy = Annotated[Path, typer.Option(help="weights of the policy")]
 Contract = Annotated[str, typer.Option(help="configs/contracts/NAME")]
 Episodes = Annotated[int, typer.Option(min=1)]
@@ -80,9 +78,9 @@ def evaluate(
 ) -> None:
     """Success with its interval, time, by distance and light; rivals on the same episodes."""
 
-    def work() -> None:
-        from train_jobs.so101_policy.evaluate import Trial, groups, judge, seconds, share
+    from train_jobs.so101_policy.evaluate import CONTENDERS, Trial, groups, judge, seconds, share
 
+    def work() -> None:
         for contender in CONTENDERS:
             if only in ("", contender):
                 results = judge(Trial(contender, contract, policy, segmenter), episodes, workers)

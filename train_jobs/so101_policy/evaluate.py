@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from train_jobs.so101_policy.world import Conditions, World
 JUDGE_SEED = 500  # dagger.py trains on another
 WORLDS = 4
 Contender = Literal["policy", "policy on true classes", "expert", "random"]
+CONTENDERS: tuple[Contender, ...] = get_args(Contender)
 NEAR_M, FAR_M = 0.13, 0.19
 
 
@@ -76,7 +77,8 @@ def play_some(trial: Trial, numbers: list[int]) -> list[Result]:
     look = HELD_OUT_LOOK if trial.held_out_look else TRAIN_LOOK
     size_px = None if eyes is None else (160, 120)
     terms = trial.terms
-    worlds = [World(terms, trial.conditions, look, JUDGE_SEED, size_px) for _ in range(min(WORLDS, len(numbers)))]
+    count = min(WORLDS, len(numbers)) if eyes else 1  # only networks gain by batches, and worlds take memory
+    worlds = [World(terms, trial.conditions, look, JUDGE_SEED, size_px) for _ in range(count)]
     try:
         return [
             Result(p.number, p.success, p.seconds, p.distance_m, p.brightness)

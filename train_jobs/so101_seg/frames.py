@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -53,7 +54,8 @@ def render(folder: Path, plan: Plan, tell: Callable[[int], None] = lambda done: 
         for number in range(done, plan.count):
             rgb[number], ids[number] = studio.frame(number)
             if (number + 1) % NOTE_EVERY == 0 or number + 1 == plan.count:
-                rgb.flush(), ids.flush()
+                rgb.flush()
+                ids.flush()
                 _note(folder, plan, number + 1)
                 tell(number + 1)
     finally:
@@ -87,7 +89,7 @@ def _note(folder: Path, plan: Plan, done: int) -> None:
     beside.replace(folder / "frames.json")
 
 
-def _maps(folder: Path, plan: Plan, mode: str) -> tuple[np.memmap, np.memmap]:
+def _maps(folder: Path, plan: Plan, mode: Literal["r", "r+", "w+"]) -> tuple[np.memmap, np.memmap]:
     shape = (plan.count, plan.height_px, plan.width_px)
     rgb = np.memmap(folder / "rgb.u8", np.uint8, mode, shape=(*shape, 3))
     return rgb, np.memmap(folder / "ids.u8", np.uint8, mode, shape=shape)
