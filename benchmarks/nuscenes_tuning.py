@@ -2,9 +2,8 @@
 peers.
 
     python benchmarks/nuscenes_tuning.py tune --trials 40      # random search; prints the best Noise
-    python benchmarks/nuscenes_tuning.py compare               # other seed, split val: the table of
-    docs/nuscenes.md python benchmarks/nuscenes_tuning.py compare --trackers    # with SORT and ByteTrack of
-    the `trackers` package
+    python benchmarks/nuscenes_tuning.py compare               # other seed, split val: the table of docs/nuscenes.md
+    python benchmarks/nuscenes_tuning.py compare --trackers    # with SORT and ByteTrack of the `trackers` package
 
 `--trackers` needs `trackers==2.6.1` in the environment; it is a peer here, not a dependency. All get the same
 detections. Score: class-averaged HOTA over all camera sequences.
@@ -16,7 +15,6 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -28,10 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes import motion, suite
 from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Thresholds
-from data_jobs.nuscenes.matching import FloatArray
-from data_jobs.nuscenes.mot_files import MotRows
-from data_jobs.nuscenes.schema import CLASSES
-from data_jobs.nuscenes.track import Frames
+from data_jobs.nuscenes.peers import library
 from models import box_kalman
 
 TUNING_SEED, REPORT_SEED = 101, 202
@@ -46,37 +41,6 @@ class Suite:
     def score(self, track: suite.Track, every: int = 1) -> dict[str, float]:
         """Class-averaged numbers of a tracker; `every` n-th frame only."""
         return suite.score([suite.thinned(part, every) for part in self.parts], track)
-
-
-def library(name: str, hertz: float) -> Callable[[Frames, MotRows], MotRows]:
-    """A tracker of the `trackers` package, one instance per class: it has no class gate of its own."""
-    import supervision as sv
-    import trackers
-
-    def run(frames: Frames, rows: MotRows) -> MotRows:
-        parts, offset = [], 0
-        for class_id in range(len(CLASSES)):
-            mine = rows.chosen(rows.class_id == class_id)
-            tracker = getattr(trackers, name)(frame_rate=hertz)
-            for k in range(1, len(frames.time_s) + 1):
-                now = mine.frame == k
-                xywh = mine.xywh_px[now]
-                xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-                got = tracker.update(sv.Detections(xyxy=xyxy, confidence=mine.score[now], class_id=mine.class_id[now]))
-                if got.tracker_id is None:
-                    continue
-                good = got.tracker_id >= 0
-                box, ids = got.xyxy[good], got.tracker_id[good]
-                parts += [
-                    (k, offset + i, *b[:2], *(b[2:] - b[:2]), 1.0, class_id) for i, b in zip(ids, box, strict=True)
-                ]
-            offset += 100_000
-        data: FloatArray = np.array(parts, dtype=np.float64).reshape(-1, 8)
-        data = data[np.argsort(data[:, 0], kind="stable")]
-        ints = data[:, [0, 1, 7]].astype(np.int64)
-        return MotRows(ints[:, 0], ints[:, 1], data[:, 2:6], data[:, 6], ints[:, 2], np.full(len(data), -1.0))
-
-    return run
 
 
 def draw(rng: np.random.Generator) -> tuple[box_kalman.Noise, Thresholds]:
@@ -138,21 +102,21 @@ def compare(scenes: int, with_library: bool) -> None:
         scenes_made = Suite(Path(work), "val", REPORT_SEED, scenes)
         published, tuned = Thresholds(), TUNED_THRESHOLDS
         rows = {
-            "kalman, ByteTrack's thresholds": lambda hertz: suite.ours(motion.MOTIONS["kalman"], published),
-            "kalman": lambda hertz: suite.ours(motion.MOTIONS["kalman"], tuned),
-            "kalman, tuned noise": lambda hertz: suite.ours(lambda: motion.BoxKalman(box_kalman.TUNED, False), tuned),
-            "kalman_ego": lambda hertz: suite.ours(motion.MOTIONS["kalman_ego"], tuned),
+            "kalman, ByteTrack's thresholds": suite.ours(motion.MOTIONS["kalman"], published),
+            "kalman": suite.ours(motion.MOTIONS["kalman"], tuned),
+            "kalman, tuned noise": suite.ours(lambda: motion.BoxKalman(box_kalman.TUNED, False), tuned),
+            "kalman_ego": suite.ours(motion.MOTIONS["kalman_ego"], tuned),
         }
         if with_library:
-            rows["trackers SORT"] = lambda hertz: library("SORTTracker", hertz)
-            rows["trackers ByteTrack"] = lambda hertz: library("ByteTrackTracker", hertz)
+            rows["trackers SORT"] = library("SORT")
+            rows["trackers ByteTrack"] = library("ByteTrack")
         sys.stdout.write(
             "| tracker | rate | HOTA | DetA | AssA | IDF1 | MOTA | IDSW | s |\n|---|---|---|---|---|---|---|---|---|\n"
         )
         for every, hertz in ((1, 12.0), (6, 2.0)):
-            for name, make in rows.items():
+            for name, track in rows.items():
                 start = time.perf_counter()
-                r = scenes_made.score(make(hertz), every)
+                r = scenes_made.score(track, every)
                 numbers = " | ".join(f"{100 * r[m]:.1f}" for m in ("HOTA", "DetA", "AssA", "IDF1", "MOTA"))
                 sys.stdout.write(
                     f"| {name} | {hertz:.0f} Hz | {numbers} | {r['IDSW']:.0f} | {time.perf_counter() - start:.1f} |\n"

@@ -151,25 +151,31 @@ def compare(
     weights: Annotated[list[Path] | None, typer.Option(help="of trackssm; repeat it; default the shipped")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="of a synthetic suite; repeat it; default three")] = None,
     scenes: Annotated[int, typer.Option(min=1, help="synthetic scenes per seed")] = 5,
-    gt: Annotated[Path | None, typer.Option(help="compare on this conversion instead; needs --detections")] = None,
+    gt: Annotated[
+        Path | None, typer.Option(help="compare on this conversion, with --detections, or on this MOT folder")
+    ] = None,
     detections: Annotated[Path | None, typer.Option(help="Parquet by image token, or MOT text files")] = None,
     split: Annotated[str, typer.Option(help="of the synthetic scenes' names, or of --gt")] = "val",
+    trackers: Annotated[bool, typer.Option("--trackers", help="also SORT and ByteTrack of the package `trackers`")] = (
+        False
+    ),
 ) -> None:
     """Compare motion models: same detections, same association, 12 and 2 Hz, gaps of 5 and 10 frames."""
     from data_jobs.nuscenes import compare as job
     from data_jobs.nuscenes.compare_page import page
-    from data_jobs.nuscenes.suite import read_suite
     from models.trackssm.pretrained import PRETRAINED
 
-    if (gt is None) != (detections is None):
-        raise RunError("--gt and --detections go together")
-    files, seeds = weights or [PRETRAINED], seed or [202, 203, 204]
-    rows = job.entries(files)
-    if gt is not None and detections is not None:
-        suites, what = [read_suite(gt, detections, split)], f"{gt.name}, split {split}."
-    else:
+    if gt is None and detections is not None:
+        raise RunError("--detections belong to recordings: give their folder with --gt")
+    files = weights or [PRETRAINED]
+    rows = job.entries(files, trackers)
+    if gt is None:
+        seeds = seed or [202, 203, 204]
         suites, what = job.synthetic_suites(seeds, scenes, split), f"Synthetic, {scenes} scenes, seeds {seeds}."
-    results = job.compare(suites, rows, job.CONDITIONS, lambda line: out.print(line, highlight=False))
+    else:
+        suites, what = [job.recorded_suite(gt, detections, split)], f"{gt.name}, as recorded and changed."
+    conditions = job.CONDITIONS if gt is None else job.AS_RECORDED
+    results = job.compare(suites, rows, conditions, lambda line: out.print(line, highlight=False, soft_wrap=True))
     output.mkdir(parents=True, exist_ok=True)
     about = {"suites": what, "weights": [path.name for path in files]}
     for name, text in (("html", page(results, what)), ("json", job.as_json(results, about)),

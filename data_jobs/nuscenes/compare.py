@@ -1,8 +1,8 @@
 """`compare`: motion models side by side, same detections, same association, at several rates and with gaps.
 
-In: suites of sequences (synthetic by seed, or a converted folder with detections), weights files. Out: rows of scores,
-one table as text, JSON and HTML. Called by __main__.py. What differs between rows is the motion model and nothing else,
-except where a row's name says so.
+In: suites of sequences (synthetic by seed, a converted folder with detections, or a MOT folder), weights files. Out:
+rows of scores, one table as text, JSON and HTML. Called by __main__.py. What differs between rows is the motion model
+and nothing else, except where a row's name says so: `own gate` has other gates, a library's tracker its own rules.
 
 Intervals: mean ± standard error times Student's factor (95 %) over the suites' seeds; the difference to the reference
 is taken suite by suite first, so that what makes one suite harder for all does not hide it.
@@ -21,9 +21,12 @@ import numpy as np
 from scipy import stats
 
 from data_jobs.nuscenes import suite
-from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Motion, Thresholds
-from data_jobs.nuscenes.motion import motion_maker
+from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Unsure
+from data_jobs.nuscenes.mot_folder import is_mot_folder
+from data_jobs.nuscenes.motion import LEARNED, motion_maker
+from data_jobs.nuscenes.peers import PEERS, library
 from data_jobs.nuscenes.suite import Part, Track, ours
+from data_jobs.runs.errors import RunError
 
 REFERENCE = "Kalman, tuned, ego-turned"
 METRICS = ("HOTA", "AssA", "IDF1", "IDSW")
@@ -41,12 +44,10 @@ class Condition:
     gap: int = 0  # frames in a row that each object goes undetected
 
 
-CONDITIONS = (
-    Condition("12 Hz"),
-    Condition("2 Hz", every=6),
-    Condition("gaps of 5 frames", gap=5),
-    Condition("gaps of 10 frames", gap=10),
-)
+GAPS = (Condition("gaps of 5 frames", gap=5), Condition("gaps of 10 frames", gap=10))
+# Of the synthetic suites, whose rate is known, and of recordings, whose is not.
+CONDITIONS = (Condition("12 Hz"), Condition("2 Hz", every=6), *GAPS)
+AS_RECORDED = (Condition("as recorded"), Condition("every 6th frame", every=6), *GAPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,7 @@ class Entry:
     """A row of the table."""
 
     name: str
-    make: Callable[[], Motion]
-    thresholds: Thresholds
+    track: Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,11 @@ class Result:
         return np.array([s[metric] * (1 if metric == "IDSW" else 100) for s in self.scores])
 
 
-def entries(weights: Sequence[Path], public: Sequence[tuple[str, Path]] = ()) -> list[Entry]:
-    """The rows: baselines, then each network with and without its own spread as gate. Raises ModelError."""
+def entries(weights: Sequence[Path], peers: bool = False) -> list[Entry]:
+    """The rows: baselines, the library's trackers, then each network, a residual one also with its own spread as gate.
+
+    Raises ModelError for weights that do not fit, RunError for peers that are not installed.
+    """
     plain = [
         ("last box", "last_box"),
         ("constant velocity", "constant_velocity"),
@@ -80,13 +83,14 @@ def entries(weights: Sequence[Path], public: Sequence[tuple[str, Path]] = ()) ->
         ("Kalman, tuned", "kalman_tuned"),
         (REFERENCE, "kalman_ego"),
     ]
-    rows = [Entry(name, motion_maker(motion), TUNED_THRESHOLDS) for name, motion in plain]
-    for name, path in public:
-        rows.append(Entry(name, motion_maker("trackssm", path), TUNED_THRESHOLDS))
+    rows = [Entry(f"`trackers` {name}, its defaults", library(name)) for name in PEERS] if peers else []
+    rows += [Entry(name, ours(motion_maker(motion), TUNED_THRESHOLDS)) for name, motion in plain]
+    own = replace(TUNED_THRESHOLDS, spread_growth=SPREAD_GROWTH)
     for path in weights:
-        make, name = motion_maker("trackssm", path), f"TrackSSM, {path.stem}"
-        rows.append(Entry(name, make, TUNED_THRESHOLDS))
-        rows.append(Entry(f"{name}, own gate", make, replace(TUNED_THRESHOLDS, spread_growth=SPREAD_GROWTH)))
+        make, name = motion_maker(LEARNED, path), f"TrackSSM, {path.stem}"
+        rows.append(Entry(name, ours(make, TUNED_THRESHOLDS)))
+        if isinstance(make(), Unsure):
+            rows.append(Entry(f"{name}, own gate", ours(make, own)))
     return rows
 
 
@@ -105,8 +109,7 @@ def compare(
     for condition in conditions:
         made = [changed(parts, condition) for parts in suites]
         for row in rows:
-            track: Track = ours(row.make, row.thresholds)
-            scores = tuple(suite.score(parts, track) for parts in made)
+            scores = tuple(suite.score(parts, row.track) for parts in made)
             results.append(Result(row.name, condition.name, scores))
             say(f"{condition.name}, {row.name}: HOTA {spread(results[-1].values('HOTA'))}")
     return results
@@ -119,6 +122,17 @@ def synthetic_suites(seeds: Sequence[int], scenes: int, split: str) -> list[list
         with tempfile.TemporaryDirectory() as work:
             made.append(suite.synthetic_suite(Path(work), split, seed, scenes))
     return made
+
+
+def recorded_suite(folder: Path, detections: Path | None, split: str) -> list[Part]:
+    """A MOT folder's sequences, or a conversion's with detections. Raises RunError for bad or missing ones."""
+    if is_mot_folder(folder):
+        if detections is not None:
+            raise RunError("a MOT folder has its own detections in det/det.txt: leave --detections out")
+        return suite.mot_suite(folder)
+    if detections is None:
+        raise RunError("which detections? give --detections; only MOT folders bring their own in det/det.txt")
+    return suite.read_suite(folder, detections, split)
 
 
 def half_width(values: np.ndarray) -> float:

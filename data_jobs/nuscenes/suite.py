@@ -1,7 +1,8 @@
 """Sequences with truth and detections in memory, thinned or with gaps, to score trackers on side by side.
 
-In: a converted folder and detections, or a seed for synthetic ones. Out: class-averaged scores of any tracker given as
-a function. Called by compare.py and benchmarks/nuscenes_tuning.py. All trackers get the same detections.
+In: a converted folder and detections, a MOT folder, or a seed for synthetic ones. Out: class-averaged scores of any
+tracker given as a function. Called by compare.py and benchmarks/nuscenes_tuning.py. All trackers get the same
+detections.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_jobs.nuscenes import mot_folder
 from data_jobs.nuscenes.association import Motion, Thresholds
 from data_jobs.nuscenes.convert import ConvertRequest, convert
 from data_jobs.nuscenes.detections import read_detections
@@ -52,6 +54,14 @@ def read_suite(converted: Path, detections: Path, split: str | None = None) -> l
     sequences = find_sequences(converted, split)
     given = read_detections(detections, sequences)
     return [Part(Frames.read(s), given.rows[s.name], read_truth(s)) for s in sequences]
+
+
+def mot_suite(folder: Path) -> list[Part]:
+    """The sequences of a plain MOT folder with their own detections. Raises RunError for bad ones."""
+    return [
+        Part(*mot_folder.read_detections(sequence), mot_folder.read_truth(sequence))
+        for sequence in mot_folder.mot_sequences(folder)
+    ]
 
 
 def score(parts: list[Part], track: Track) -> dict[str, float]:

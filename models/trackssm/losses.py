@@ -10,14 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Pixels or shares of the image, whatever the boxes are in: far below any box.
+LEAST_SIDE = 1e-6
+
 
 def giou(first: Tensor, second: Tensor) -> Tensor:
     """Generalised IoU (...) in (−1, 1] of box with box, both (..., 4): IoU minus the empty share of the hull.
 
-    Rezatofighi et al. 2019. Widths must be positive: a negative one has no area, and the value means nothing.
+    Rezatofighi et al. 2019. A width of zero or less counts as LEAST_SIDE: taken as it is, it would make the value
+    unbounded, and a network that begins with such boxes would learn to make more of them.
     """
-    low_a, high_a = first[..., :2] - first[..., 2:] / 2, first[..., :2] + first[..., 2:] / 2
-    low_b, high_b = second[..., :2] - second[..., 2:] / 2, second[..., :2] + second[..., 2:] / 2
+    half_a, half_b = (boxes[..., 2:].clamp(min=LEAST_SIDE) / 2 for boxes in (first, second))
+    low_a, high_a = first[..., :2] - half_a, first[..., :2] + half_a
+    low_b, high_b = second[..., :2] - half_b, second[..., :2] + half_b
     inter = (torch.minimum(high_a, high_b) - torch.maximum(low_a, low_b)).clamp(min=0).prod(-1)
     union = (high_a - low_a).prod(-1) + (high_b - low_b).prod(-1) - inter
     hull = (torch.maximum(high_a, high_b) - torch.minimum(low_a, low_b)).clamp(min=0).prod(-1)

@@ -139,7 +139,8 @@ def _mot(folder: Path) -> Sequence:
         raise BadTracks(f"{folder / 'seqinfo.ini'} has no usable {error}") from error
     path = folder / "gt" / "gt.txt"
     rows = _numbers(path, 7)
-    counted = (rows[:, 6] == 1) & ((rows[:, 7] == 1) if rows.shape[1] > 8 else True)
+    # The eighth of nine columns is a class; of ten, as in MOT15, a place in the world.
+    counted = (rows[:, 6] == 1) & ((rows[:, 7] == 1) if rows.shape[1] == 9 else True)
     rows = rows[counted]
     whole = rows[:, :2].astype(np.int64)
     classes = np.full(len(rows), PEDESTRIAN)

@@ -1,13 +1,17 @@
 """The comparison scores every row on the same recordings, and its table and page say what was measured."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from data_jobs.nuscenes import compare as job
 from data_jobs.nuscenes import suite
+from data_jobs.nuscenes.__main__ import app
 from data_jobs.nuscenes.compare_page import page
+from data_jobs.nuscenes.mot_folder import read_truth
 from models.trackssm.pretrained import PRETRAINED
 
 
@@ -43,3 +47,48 @@ def test_json_and_page_hold_every_row(results):
     assert [row["motion"] for row in data["results"]] == [r.entry for r in results]
     html = page(results, "two halves of a scene.")
     assert all(r.entry.replace("'", "&#39;") in html for r in results) and html.count("<rect") == len(results)
+
+
+def walkers(folder, name, truth):
+    """A MOT sequence of two walkers with perfect detections; `truth` ends each line of its truth."""
+    for part in ("det", "gt"):
+        (folder / name / part).mkdir(parents=True)
+    info = f"[Sequence]\nname={name}\nframeRate=25\nseqLength=30\nimWidth=640\nimHeight=480\n"
+    (folder / name / "seqinfo.ini").write_text(info)
+    boxes = [(k, j, f"{100 + 3 * k + 300 * j},{100 + k},40,90") for k in range(1, 31) for j in (0, 1)]
+    (folder / name / "det/det.txt").write_text("".join(f"{k},-1,{box},0.9,-1,-1,-1\n" for k, _, box in boxes))
+    (folder / name / "gt/gt.txt").write_text("".join(f"{k},{j + 1},{box},{truth[j]}\n" for k, j, box in boxes))
+
+
+def test_a_mot_folder_is_compared_on_its_own_detections(tmp_path):
+    for name in ("one", "two"):
+        walkers(tmp_path / "mot", name, ["1,-1,-1,-1", "1,7.5,2.5,0"])
+    done = CliRunner().invoke(app, ["compare", "--gt", str(tmp_path / "mot"), "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "out/compare.json").read_text())["results"]
+    assert {row["condition"] for row in rows} == {c.name for c in job.AS_RECORDED}
+    easy = [row["scores"][0] for row in rows if row["condition"] == "as recorded"]
+    assert len(easy) == 7 and all(score["HOTA"] > 0.95 and score["IDSW"] == 0 for score in easy)
+    assert "every 6th frame" in (tmp_path / "out/compare.html").read_text()
+    assert "| as recorded | last box |" in (tmp_path / "out/compare.md").read_text()
+
+
+def test_truth_with_classes_counts_pedestrians_and_voids_what_looks_like_them(tmp_path):
+    walkers(tmp_path, "new", ["1,1,0.9", "0,7,0.9"])  # MOT16 on: a pedestrian, a person who stands
+    rows, void = read_truth(tmp_path / "new")
+    assert len(rows.frame) == 60 and set(rows.id[void]) == {2} and set(rows.id[~void]) == {1}
+    walkers(tmp_path, "old", ["1,7,2,0", "0,1,1,0"])  # MOT15: places in the world, and one not counted
+    rows, void = read_truth(tmp_path / "old")
+    assert set(rows.id) == {1} and not void.any()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--trackers"], "pip install --no-deps trackers=="), (["--detections", "x"], "give their folder with --gt"),
+     (["--gt", "conversion"], "which detections?")],
+)  # fmt: skip
+def test_what_cannot_be_compared_says_why(words, said, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    done = CliRunner().invoke(app, ["compare", "--output", str(tmp_path / "out"), *words])
+    assert done.exit_code == 1 and said in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()

@@ -202,6 +202,16 @@ def test_row_wise_giou_is_the_diagonal_of_the_table():
     torch.testing.assert_close(giou(*boxes), table.diagonal())
 
 
+def test_boxes_without_area_gain_nothing():
+    """Taken as it is, a negative width makes the overlap unbounded, and training runs after it."""
+    target = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
+    for size in ([-0.2, 0.2], [-0.3, -0.1], [0.0, 0.2], [-0.2, -1e-9]):
+        box = torch.tensor([[0.5, 0.5, *size]], requires_grad=True)
+        value = giou(box, target)
+        value.sum().backward()
+        assert -1 < value.item() <= 0 and box.grad.isfinite().all()
+
+
 def test_the_loss_needs_memory_for_rows_not_for_pairs_of_rows(small):
     many = 20_000  # a B × B table of one head would take 3.2 GB
     with torch.no_grad():

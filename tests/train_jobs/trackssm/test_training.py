@@ -144,6 +144,24 @@ def test_killed_at_any_step_and_run_again_gives_the_same_curve(conversion, tmp_p
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_workers_of_ray_train_train_as_this_process_does(conversion, tmp_path):
+    """One worker makes the very same curve; two share each batch and end after the same steps."""
+    words = [sys.executable, "-m", "train_jobs.trackssm", "pretrain", "--data", conversion,
+             "--config", quick(tmp_path), "--epochs", "2", "--output"]  # fmt: skip
+    assert call(*words[3:], tmp_path / "0").exit_code == 0
+    for workers in ("1", "2"):
+        here = [str(word) for word in (*words, tmp_path / workers, "--workers", workers)]
+        done = subprocess.run(here, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert list((tmp_path / workers / "runs/pretrain").glob("events.out.tfevents.*"))
+    alone, one, two = (curve(tmp_path / workers, "pretrain") for workers in "012")
+    assert [row["step"] for row in two] == [row["step"] for row in alone]
+    for ours, theirs in zip(one, alone, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4) if "lr" in ours else ours["step"] == theirs["step"]
+
+
 def test_validation_leaves_the_mode_alone_and_says_what_was_there_before(conversion, tmp_path):
     trainer = trainer_of(conversion, tmp_path)
     trainer.objective.network.eval()
