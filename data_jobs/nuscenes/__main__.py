@@ -171,7 +171,8 @@ def compare(
     rows = job.entries(files, trackers)
     if gt is None:
         seeds = seed or [202, 203, 204]
-        suites, what = job.synthetic_suites(seeds, scenes, split), f"Synthetic, {scenes} scenes, seeds {seeds}."
+        suites = job.synthetic_suites(seeds, scenes, split)
+        what = f"Synthetic, scenes per seed: {scenes}, seeds: {', '.join(map(str, seeds))}."
     else:
         suites, what = [job.recorded_suite(gt, detections, split)], f"{gt.name}, as recorded and changed."
     conditions = job.CONDITIONS if gt is None else job.AS_RECORDED

@@ -83,7 +83,7 @@ def entries(weights: Sequence[Path], peers: bool = False) -> list[Entry]:
         ("Kalman, tuned", "kalman_tuned"),
         (REFERENCE, "kalman_ego"),
     ]
-    rows = [Entry(f"`trackers` {name}, its defaults", library(name)) for name in PEERS] if peers else []
+    rows = [Entry(f"{name} of `trackers`, its defaults", library(name)) for name in PEERS] if peers else []
     rows += [Entry(name, ours(motion_maker(motion), TUNED_THRESHOLDS)) for name, motion in plain]
     own = replace(TUNED_THRESHOLDS, spread_growth=SPREAD_GROWTH)
     for path in weights:
