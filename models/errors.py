@@ -48,3 +48,7 @@ class RobotFileInvalid(ModelError):
 
 class WrongHand(ModelError):
     """A left hand was given to a right robot hand, or the other way round."""
+
+
+class WrongInput(ModelError):
+    """A network was given something other than it takes: size, shape, or something that is missing."""

@@ -24,10 +24,10 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from data_jobs.egoworld.demo_mesh import load_hand
-from data_jobs.egoworld.demo_raster import compose, draw_layer
 from data_jobs.egoworld.demo_scene import DURATION_S, board, surfaces_at
 from models import weights
+from models.rendering.hand_mesh import load_hand
+from models.rendering.raster import compose, draw_layer
 
 REAL_CLIP = "demo_kitchen"
 REAL_NAME = "kitchen.mp4"

@@ -1,15 +1,15 @@
 """What the rendered demo shows: two hands that open, close, pinch a tomato and carry it.
 
-In: a time in seconds. Out: surfaces in camera coordinates for demo_raster.py. Called by demo.py. Everything follows
-from the time alone, so every frame is the same on every run.
+In: a time in seconds. Out: surfaces in camera coordinates for the renderer (models/rendering). Called by demo.py.
+Everything follows from the time alone, so every frame is the same on every run.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from data_jobs.egoworld.demo_mesh import FINGERS, HandMesh, pose, turn
-from data_jobs.egoworld.demo_raster import Surface
+from models.rendering.hand_mesh import FINGERS, HandMesh, pose, turn
+from models.rendering.raster import Surface
 
 DURATION_S = 8.0
 SKIN_RGB = np.array([0.62, 0.43, 0.34])

@@ -32,6 +32,14 @@ def rotation_from_rpy(rpy_rad: Tensor) -> Tensor:
     return first @ second @ third
 
 
+def rotation_from_axes(axes: Tensor) -> Tensor:
+    """(..., 3, 2) → rotations (..., 3, 3): Gram and Schmidt (Zhou et al. 2019, arXiv 1812.07035)."""
+    first = torch.nn.functional.normalize(axes[..., 0], dim=-1)
+    second = axes[..., 1] - (axes[..., 1] * first).sum(-1, keepdim=True) * first
+    second = torch.nn.functional.normalize(second, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
+
+
 def pose(rotation: Tensor, position_m: Tensor) -> Tensor:
     """(..., 3, 3) and (..., 3) → (..., 4, 4)."""
     shape = torch.broadcast_shapes(rotation.shape[:-2], position_m.shape[:-1])

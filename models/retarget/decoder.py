@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.kinematics.rigid import rotation_from_axes
 from models.retarget.keypoints import KEYPOINTS
 
 HISTORY, CHUNK = 8, 10  # frames at 30 Hz
@@ -49,16 +50,8 @@ class ActionDecoder(nn.Module):
         speed = (seen[:, -1] - seen[:, -1 - SPEED_OVER]) / SPEED_OVER
         guess = seen[:, -1:] + self.ahead[None, :, None, None] * speed[:, None]
         chunk = guess + moved.unflatten(2, (KEYPOINTS + 1, 3)) / PER_METRE
-        spun = _rotation(axes.unflatten(2, (3, 2)) + torch.eye(3)[:, :2].to(axes))
+        spun = rotation_from_axes(axes.unflatten(2, (3, 2)) + torch.eye(3)[:, :2].to(axes))
         poses = torch.eye(4).to(chunk).repeat(batch, CHUNK, 1, 1)
         poses[..., :3, :3] = turn @ spun
         poses[..., :3, 3] = now + (turn @ chunk[:, :, KEYPOINTS, :, None])[..., 0]
         return chunk[:, :, :KEYPOINTS], poses
-
-
-def _rotation(axes: Tensor) -> Tensor:
-    """(..., 3, 2) → rotations (..., 3, 3): Gram and Schmidt (Zhou et al. 2019, arXiv 1812.07035)."""
-    first = nn.functional.normalize(axes[..., 0], dim=-1)
-    second = axes[..., 1] - (axes[..., 1] * first).sum(-1, keepdim=True) * first
-    second = nn.functional.normalize(second, dim=-1)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], -1)

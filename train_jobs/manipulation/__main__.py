@@ -1,4 +1,4 @@
-"""The command line: stage3. `python -m train_jobs.manipulation --help`.
+"""The command line: stage1, stage3. `python -m train_jobs.manipulation --help`.
 
 Exit codes: 0 done; 1 refused, one sentence on standard error; 2 wrong usage.
 """
@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from models.errors import ModelError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,6 +45,52 @@ def stage3(
     for name, errors in report["ahead"].items():
         typer.echo(f"ahead, {name}: {', '.join(f'{key} {value}' for key, value in errors.items())}")
     typer.echo(f"{report['test_frames']} test frames, trained {report['train_s']} s: {output}")
+
+
+@app.command()
+def stage1(
+    output: Annotated[Path, typer.Option(help="folder for weights, report, log and state; the same folder resumes")],
+    config: Annotated[Path, typer.Option(help="values of the run")] = CONFIGS / "manipulation_stage1.yaml",
+    size: Annotated[str | None, typer.Option(help="tiny, small or large, instead of the configuration's")] = None,
+    pictures: Annotated[int | None, typer.Option(min=1, help="instead of the configuration's")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="instead of the configuration's")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="instead of the configuration's")] = None,
+    backbone: Annotated[Path | None, typer.Option(help="folder with DINOv2, for small and large")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or a device of torch")] = "cpu",
+    test_pictures: Annotated[int, typer.Option(min=20, help="of the report")] = 500,
+    minutes: Annotated[float | None, typer.Option(min=0, help="stop after so many; the same command goes on")] = None,
+) -> None:
+    """Train joints, objects and contacts on synthetic hands, and report beside those who have not learned."""
+    from train_jobs.manipulation.config import read_config
+    from train_jobs.manipulation.stage1 import Request, run
+
+    chosen = {"size": size, "pictures": pictures, "epochs": epochs, "seed": seed}
+    try:
+        values = read_config(config, {name: value for name, value in chosen.items() if value is not None})
+        until = None if minutes is None else 60 * minutes
+        request = Request(values, output, backbone, device, test_pictures, _landmarks(), until)
+        found = run(request, typer.echo)
+    except ModelError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if "hands" not in found:
+        typer.echo(f"stopped at step {found['stopped_at_step']} of {found['of']}; the same command goes on")
+        return
+    for name, row in found["hands"].items():
+        scores = ", ".join(f"{kind} {row[kind]['mpjpe_mm']:.1f} mm (AUC {row[kind]['auc']:.3f})" for kind in row)
+        typer.echo(f"{name}: {scores}")
+    for part in ("objects", "contacts", "presence"):
+        typer.echo(f"{part}: {', '.join(f'{key} {value:.3g}' for key, value in found[part].items())}")
+
+
+def _landmarks() -> Path | None:
+    """MediaPipe's weights if they are in the cache: a baseline is no reason to fetch."""
+    from models import weights
+
+    try:
+        return weights.path_of("hand_landmark_full")
+    except ModelError:
+        return None
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import pytest
 
 from actors.hand_finder import HandFinder
 from data_jobs.egoworld import demo
-from data_jobs.egoworld.demo_mesh import load_hand, pose, turn
-from data_jobs.egoworld.demo_raster import Surface, compose, draw_layer, vertex_normals
 from data_jobs.egoworld.demo_scene import DURATION_S, surfaces_at
 from models import weights
 from models.errors import ModelError
+from models.rendering.hand_mesh import load_hand, pose, turn
+from models.rendering.raster import Surface, compose, draw_layer, vertex_normals
 
 
 def backdrop(count, seed=0):

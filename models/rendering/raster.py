@@ -3,7 +3,7 @@
 In: a triangle soup in camera coordinates and a background. Out: the background with the triangles over it. Called by
 demo_scene.py. Knows nothing of hands. Only numpy and OpenCV, so the demo needs no graphics driver.
 
-Camera frame: x right, y down, z forward, metres; pinhole with the principal point in the middle of the picture.
+Camera frame: x right, y down, z forward, metres; pinhole, the principal point in the middle unless told otherwise.
 """
 
 from __future__ import annotations
@@ -49,10 +49,22 @@ class Layer:
     shadow: np.ndarray  # (H, W) float32, factor for what lies below
 
 
-def draw_layer(surfaces: list[Surface], height_px: int, width_px: int, focal_px: float) -> Layer:
-    """Draw surfaces for a picture of the given size; `focal_px` is for that size."""
+def draw_layer(
+    surfaces: list[Surface],
+    height_px: int,
+    width_px: int,
+    focal_px: float,
+    centre_px: tuple[float, float] | None = None,
+    light: np.ndarray = LIGHT_DIRECTION,
+) -> Layer:
+    """Draw surfaces for a picture of the given size; focal length and principal point are for that size.
+
+    `centre_px` (x, y) counts from the picture's edge, half a pixel before the centre of the first pixel. `light` (3,)
+    points to the lamp.
+    """
     shape = (height_px * SUPERSAMPLE, width_px * SUPERSAMPLE)
-    rgb, covered = _shade(_rasterise(surfaces, shape, focal_px * SUPERSAMPLE))
+    centre = np.array([width_px / 2, height_px / 2] if centre_px is None else centre_px) * SUPERSAMPLE
+    rgb, covered = _shade(_rasterise(surfaces, shape, focal_px * SUPERSAMPLE, centre), light)
     size = (width_px, height_px)
     alpha = cv2.resize(covered.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return Layer(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), alpha, _shadow(alpha))
@@ -77,7 +89,7 @@ def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
-def _rasterise(surfaces: list[Surface], shape: tuple[int, int], focal_px: float) -> np.ndarray:
+def _rasterise(surfaces: list[Surface], shape: tuple[int, int], focal_px: float, centre: np.ndarray) -> np.ndarray:
     """(H, W, 8) float32: normal xyz, colour rgb, gloss, depth; depth 0 where nothing is."""
     offsets = np.cumsum([0, *(len(surface.vertices_m) for surface in surfaces[:-1])])
     vertices = np.concatenate([surface.vertices_m for surface in surfaces])
@@ -95,7 +107,6 @@ def _rasterise(surfaces: list[Surface], shape: tuple[int, int], focal_px: float)
             for surface in surfaces
         ]
     ).astype(np.float32)
-    centre = np.array([shape[1], shape[0]]) / 2
     pixels = vertices[:, :2] / vertices[:, 2:] * focal_px + centre
     return _fill(pixels[faces], faces, attributes, shape)
 
@@ -146,12 +157,12 @@ def _nearest(
     return out.reshape(*shape, -1)
 
 
-def _shade(buffers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shade(buffers: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colour (H, W, 3) float32, zero outside, and where something is drawn (H, W) bool."""
     covered = buffers[..., 7] > 0
     normals, albedo = buffers[covered, :3], buffers[covered, 3:6]
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
-    light = LIGHT_DIRECTION / np.float32(np.linalg.norm(LIGHT_DIRECTION))
+    light = (light / np.linalg.norm(light)).astype(np.float32)
     diffuse = np.clip((normals @ light + WRAP) / (1 + WRAP), 0, None)[:, None]
     upward = (0.5 - 0.5 * normals[:, 1])[:, None]
     ambient = upward * SKY_RGB + (1 - upward) * BOUNCE_RGB

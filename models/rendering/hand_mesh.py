@@ -1,7 +1,7 @@
-"""The rigged hand of the demo: its mesh from a GLB file, posed by bending joints.
+"""A rigged hand: its mesh from a GLB file, posed by bending joints.
 
-In: the GLB in assets/. Out: vertices and joints in metres for any pose. Called by
-demo_scene.py. Knows nothing of images.
+In: the GLB in assets/. Out: vertices and joints in metres for any pose. Called by the demo's scene and by the synthetic
+hands of train_jobs/manipulation. Knows nothing of images.
 
 Hand frame of a right hand: origin at the wrist joint, +x to the little finger, +y to the finger tips, +z out of the
 back of the hand; so a viewer on +z sees the back with the thumb on the left. A left hand is the mirror image in x.
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from actors.messages import frozen
 
 HAND_GLB = Path(__file__).parent / "assets" / "generic_hand_right.glb"
 FINGERS = ("thumb", "index-finger", "middle-finger", "ring-finger", "pinky-finger")
@@ -43,13 +41,15 @@ class HandMesh:
     bend_axes: np.ndarray  # (J, 3) float64 unit: turning about it by a positive angle closes the hand
 
     def __post_init__(self) -> None:
-        """Check shapes once and make the arrays read-only."""
-        set_, joints = object.__setattr__, len(self.joint_names)
-        set_(self, "vertices_m", frozen(self.vertices_m, np.float64, (None, 3), "vertices_m"))
-        set_(self, "faces", frozen(self.faces, np.int64, (None, 3), "faces"))
-        set_(self, "weights", frozen(self.weights, np.float64, (len(self.vertices_m), joints), "weights"))
-        set_(self, "joints_m", frozen(self.joints_m, np.float64, (joints, 3), "joints_m"))
-        set_(self, "bend_axes", frozen(self.bend_axes, np.float64, (joints, 3), "bend_axes"))
+        """Make the arrays read-only."""
+        for name in ("vertices_m", "weights", "joints_m", "bend_axes"):
+            self._keep(name, np.float64)
+        self._keep("faces", np.int64)
+
+    def _keep(self, name: str, dtype: type) -> None:
+        array: np.ndarray = np.array(getattr(self, name), dtype)
+        array.flags.writeable = False
+        object.__setattr__(self, name, array)
 
 
 def load_hand(path: Path = HAND_GLB) -> HandMesh:

@@ -1,0 +1,155 @@
+"""A picture → 16 × 16 patch tokens: a vision transformer from scratch, or DINOv2 with its published weights.
+
+In: pictures (B, 3, S, S), 0 to 1. Out: Features. Called by network.py. Pretrained weights are loaded strictly from a
+folder in the layout of the transformers library and never initialised again; a folder that does not fit is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import Dinov2Config, Dinov2Model
+
+from models.errors import UnexpectedModel
+from models.manipulation.attention import EncoderLayer
+from models.manipulation.size import GRID, Size
+
+# Mean and spread of ImageNet's pictures, which DINOv2 was trained with.
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCALES = 4
+# DINOv2's own pictures were this large; its position embeddings are interpolated to ours by the library.
+DINO_PX, DINO_PATCH = 518, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a picture looks like."""
+
+    cls_token: Tensor  # (B, C)
+    patch_tokens: Tensor  # (B, 256, C), row by row
+    multi_scale: Tensor  # (B, 256, C): a quarter each from four depths
+    fine: Tensor  # (B, F, H, H) a map at least as fine as the patches
+
+    @property
+    def patch_grid(self) -> Tensor:
+        """(B, 16, 16, C)."""
+        return self.patch_tokens.unflatten(1, (GRID, GRID))
+
+
+class Backbone(nn.Module):
+    """What both backbones share: normalisation, and features from four depths."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.checkpointing = False
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("spread", torch.tensor(SPREAD).view(3, 1, 1))
+        width, last = size.backbone_width, size.backbone_layers
+        self.depths = [round(last * (k + 1) / SCALES) for k in range(SCALES)]
+        self.scales = nn.ModuleList(nn.Linear(width, width // SCALES) for _ in self.depths)
+
+    def several_scales(self, hidden: list[Tensor]) -> Tensor:
+        """Tokens (B, 256, C) from the hidden states after each layer (0: before the first)."""
+        return torch.cat([scale(hidden[depth]) for scale, depth in zip(self.scales, self.depths, strict=True)], -1)
+
+
+class TinyBackbone(Backbone):
+    """Three strided convolutions, then a vision transformer with learned positions.
+
+    Convolutions first: a transformer on raw patches needs far more pictures (Xiao et al. 2021, arXiv 2106.14881).
+    """
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(size)
+        width = size.backbone_width
+        self.stem = nn.ModuleList(_strided(*pair) for pair in ((3, 32), (32, 64), (64, width)))
+        self.rows = nn.Parameter(0.02 * torch.randn(GRID, 1, width))
+        self.columns = nn.Parameter(0.02 * torch.randn(1, GRID, width))
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.layers = nn.ModuleList(EncoderLayer(width, size.backbone_heads) for _ in range(size.backbone_layers))
+        self.norm = nn.LayerNorm(width)
+        self.fine_width = 64
+
+    def forward(self, pictures: Tensor) -> Features:
+        """(B, 3, 128, 128) → Features."""
+        maps, hidden = self._hidden(pictures)
+        last = self.norm(hidden[-1])
+        return Features(last[:, 0], last[:, 1:], self.several_scales([state[:, 1:] for state in hidden]), maps[-2])
+
+    def last_attention(self, pictures: Tensor) -> Tensor:
+        """(B, heads, 257, 257) weights of the last layer: to be watched."""
+        before = self._hidden(pictures)[1][-2]
+        return self.layers[-1].attention.weights(before, before)
+
+    def _hidden(self, pictures: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps after each convolution, and tokens after each layer."""
+        maps = [(pictures - self.mean) / self.spread]
+        for stage in self.stem:
+            maps.append(stage(maps[-1]))
+        tokens = maps[-1].flatten(2).mT + (self.rows + self.columns).flatten(0, 1)
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1)
+        hidden = [tokens]
+        for layer in self.layers:
+            again = self.checkpointing and self.training
+            hidden.append(checkpoint(layer, hidden[-1], use_reentrant=False) if again else layer(hidden[-1]))
+        return maps, hidden
+
+
+def _strided(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(8, outputs), nn.GELU())
+
+
+class DinoBackbone(Backbone):
+    """DINOv2 through the transformers library, its first layers frozen."""
+
+    def __init__(self, size: Size, dino: Dinov2Model) -> None:
+        super().__init__(size)
+        self.dino, self.fine_width = dino, size.backbone_width
+        self.frozen = [dino.embeddings, *dino.encoder.layer[: size.frozen_layers]]
+        for part in self.frozen:
+            part.requires_grad_(False)
+
+    def forward(self, pictures: Tensor) -> Features:
+        """(B, 3, 224, 224) → Features."""
+        states = self.dino((pictures - self.mean) / self.spread, output_hidden_states=True)
+        patches = states.last_hidden_state[:, 1:]
+        fine = patches.mT.unflatten(2, (GRID, GRID))
+        scales = self.several_scales([state[:, 1:] for state in states.hidden_states])
+        return Features(states.last_hidden_state[:, 0], patches, scales, fine)
+
+
+def dino_config(size: Size) -> Dinov2Config:
+    """The published DINOv2 of this size."""
+    return Dinov2Config(
+        hidden_size=size.backbone_width, num_hidden_layers=size.backbone_layers,
+        num_attention_heads=size.backbone_heads, image_size=DINO_PX, patch_size=DINO_PATCH,
+    )  # fmt: skip
+
+
+def load_dino(size: Size, folder: Path) -> Dinov2Model:
+    """DINOv2 from a folder with config.json and weights. Raises UnexpectedModel if any tensor does not fit."""
+    if not (folder / "config.json").is_file():
+        raise UnexpectedModel(
+            f"there is no DINOv2 in {folder}: expected config.json and model.safetensors, as "
+            f"`huggingface-cli download facebook/dinov2-{size.name} --local-dir {folder}` writes them"
+        )
+    try:
+        model, found = Dinov2Model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UnexpectedModel(f"{folder} cannot be read as DINOv2: {' '.join(str(error).split())[:300]}") from error
+    wrong = {kind: list(found.get(kind, ())) for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")}
+    if any(wrong.values()):
+        kind, names = next((kind, names) for kind, names in wrong.items() if names)
+        raise UnexpectedModel(f"{folder}: {kind.replace('_', ' ')} {', '.join(map(str, names[:3]))}; not DINOv2 as is")
+    have, want = model.config, dino_config(size)
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size"):
+        if getattr(have, name) != getattr(want, name):
+            raise UnexpectedModel(
+                f"{folder} holds a DINOv2 with {name} {getattr(have, name)}; size {size.name} needs "
+                f"{getattr(want, name)}: facebook/dinov2-{size.name}"
+            )
+    return model

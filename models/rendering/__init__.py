@@ -1,0 +1,1 @@
+"""A rigged hand and a small software renderer: pictures whose truth is known."""
