@@ -1,6 +1,6 @@
 """Attention blocks: pre-norm, scaled dot products, and σReparam for those who want it.
 
-In and out: tokens (B, N, C). Called by the backbone of size `tiny` and by the decoders.
+In and out: tokens (B, N, C). Called by the backbone of size `tiny`, the decoders and the temporal fusion.
 """
 
 from __future__ import annotations

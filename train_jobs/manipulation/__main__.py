@@ -1,4 +1,4 @@
-"""The command line: stage1, stage3. `python -m train_jobs.manipulation --help`.
+"""The command line: stage1, stage2, stage3. `python -m train_jobs.manipulation --help`.
 
 Exit codes: 0 done; 1 refused, one sentence on standard error; 2 wrong usage.
 """
@@ -81,6 +81,29 @@ def stage1(
         typer.echo(f"{name}: {scores}")
     for part in ("objects", "contacts", "presence"):
         typer.echo(f"{part}: {', '.join(f'{key} {value:.3g}' for key, value in found[part].items())}")
+
+
+@app.command()
+def stage2(
+    output: Annotated[Path, typer.Option(help="the folder of stage 1")],
+    clips: Annotated[int, typer.Option(min=1, help="synthetic clips to train on")] = 300,
+    length: Annotated[int, typer.Option(min=4, help="frames of a clip")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 600,
+    test_clips: Annotated[int, typer.Option(min=1, help="of the report")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="of the weights")] = 0,
+) -> None:
+    """Train what frames say together, and where the hand goes, on the frozen answers of stage 1."""
+    from train_jobs.manipulation.stage2 import Request, run
+
+    try:
+        found = run(Request(output, clips, test_clips, length, steps, seed), typer.echo)
+    except ModelError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    joints, ahead = found["joints_from_wrist_mm"], found["wrist_ahead_mm"]
+    typer.echo("joints from the wrist: " + ", ".join(f"{name} {value:.1f} mm" for name, value in joints.items()))
+    for name, row in ahead.items():
+        typer.echo(f"wrist ahead, {name}: " + ", ".join(f"{k} steps {value:.1f} mm" for k, value in row.items()))
 
 
 def _landmarks() -> Path | None:

@@ -147,7 +147,7 @@ def test_what_is_not_labelled_costs_nothing_even_if_it_is_not_a_number():
     value = pose.position_loss(guess, true, labelled)
     value.backward()
     assert torch.isfinite(value) and torch.isfinite(guess.grad).all() and not guess.grad[1].any()
-    assert float(pose.position_loss(guess, true, ~yes(2, 21))) == 0
+    assert float(pose.position_loss(guess, true, ~yes(2, 21)).detach()) == 0
 
 
 def test_the_projection_is_the_pinhole_and_what_is_behind_is_left_out():
