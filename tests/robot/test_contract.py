@@ -136,6 +136,14 @@ def test_an_unknown_contract_lists_the_choices():
         load_contract("pick102")
 
 
+def test_the_shipped_lift_takes_what_the_public_one_takes_but_for_its_segmenter(pick101):
+    ours = load_contract("so101_lift").model_dump()
+    run = ours["image"]["classes"].pop("run")
+    theirs = pick101.model_dump()
+    assert theirs["image"]["classes"].pop("run") != run
+    assert {**ours, "name": ""} == {**theirs, "name": ""}
+
+
 def test_an_unknown_field_is_named(tmp_path, pick101):
     content = yaml.safe_load((CONTRACTS / "pick101_v19.yaml").read_text()) | {"speed": 3}
     path = tmp_path / "mine.yaml"

@@ -19,6 +19,9 @@ from train_jobs.so101.light_meshes import lighten
 from train_jobs.so101.ranges import LookRanges, Range
 
 MOST_CLUTTER = 8
+AUDIENCE = "audience"
+AUDIENCE_AT_M, AUDIENCE_FOV_DEG = (0.62, -0.36, 0.34), 40.0
+AUDIENCE_LOOKS_AT_M = (0.15, 0.0, 0.11)
 HIDDEN_M = (0.0, 0.0, -1.0)  # under the table
 SHADOW_MAP_PX = 1024
 # Kept free around the cube, so that clutter which cannot be felt never stands in it.
@@ -41,11 +44,24 @@ def furnish(spec: mujoco.MjSpec) -> None:
     """For scene.build: meshes that render quickly, and bodies that `dress` moves about."""
     lighten(spec, assets_folder() / "assets")
     spec.visual.quality.shadowsize = SHADOW_MAP_PX
+    spec.worldbody.add_camera(
+        name=AUDIENCE, pos=AUDIENCE_AT_M, fovy=AUDIENCE_FOV_DEG, quat=_towards(AUDIENCE_AT_M, AUDIENCE_LOOKS_AT_M)
+    )
     for index in range(MOST_CLUTTER):
         body = spec.worldbody.add_body(name=f"clutter_{index}", pos=HIDDEN_M, mocap=True)
         body.add_geom(
             name=f"clutter_{index}", type=KINDS[index % len(KINDS)], size=(0.02, 0.02, 0.02), contype=0, conaffinity=0
         )
+
+
+def _towards(from_m: tuple[float, float, float], to_m: tuple[float, float, float]) -> np.ndarray:
+    """(4,) quaternion of a camera that stands upright: it looks along its own -z, x is right."""
+    back = np.subtract(from_m, to_m)
+    right = np.cross((0.0, 0.0, 1.0), back)
+    columns = np.stack([axis / np.linalg.norm(axis) for axis in (right, np.cross(back, right), back)], 1)
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, columns.ravel())
+    return quaternion
 
 
 class Wardrobe:

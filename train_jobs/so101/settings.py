@@ -41,3 +41,8 @@ def read_settings[S: Settings](path: Path, kind: type[S], overrides: dict[str, A
     except ValidationError as error:
         known = ", ".join(kind.model_fields)
         raise BadSettings(f"{path}: {complaint(error)}; known keys: {known}") from error
+
+
+def rate_share(done: int, steps: int, warmup: int, cooldown: int) -> float:
+    """Of the peak rate, for the step after `done`: a linear rise, level, a linear fall over the last `cooldown`."""
+    return min(1.0, (done + 1) / max(1, warmup), (steps - done) / max(1, cooldown))

@@ -34,7 +34,7 @@ def train(
     output: Annotated[Path, typer.Option(help="the same folder resumes")],
     segmenter: Segmenter = SO101_SEGMENTER,
     config: Annotated[Path, typer.Option()] = CONFIGS / "so101_policy.yaml",
-    contract: Annotated[str, typer.Option()] = "pick101_v19",
+    contract: Annotated[str, typer.Option()] = "so101_lift",
     workers: Annotated[int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")] = 0,
     gpu: Annotated[bool, typer.Option("--gpu", help="one GPU per worker")] = False,
 ) -> None:
@@ -54,7 +54,7 @@ def train(
 def export(
     output: Annotated[Path, typer.Argument(help="an --output of `train`")],
     number: Annotated[int, typer.Option("--round", min=0, help="the last trained one, not the best scoring")],
-    contract: Annotated[str, typer.Option()] = "pick101_v19",
+    contract: Annotated[str, typer.Option()] = "so101_lift",
     to: Annotated[Path, typer.Option()] = SO101_POLICY,
 ) -> None:
     """Write the policy as it is shipped."""
@@ -71,7 +71,7 @@ def export(
 def evaluate(
     policy: Policy = SO101_POLICY,
     segmenter: Segmenter = SO101_SEGMENTER,
-    contract: Contract = "pick101_v19",
+    contract: Contract = "so101_lift",
     episodes: Episodes = 1000,
     workers: Workers = None,
     only: Annotated[str, typer.Option(help="one contender: policy, policy on true classes, expert or random")] = "",
@@ -98,7 +98,7 @@ def evaluate(
 def sweep(
     policy: Policy = SO101_POLICY,
     segmenter: Segmenter = SO101_SEGMENTER,
-    contract: Contract = "pick101_v19",
+    contract: Contract = "so101_lift",
     episodes: Episodes = 200,
     workers: Workers = None,
 ) -> None:
@@ -112,6 +112,27 @@ def sweep(
             typer.echo(f"| {name} | {share(results)} | {seconds(results)} |")
 
     plainly(work)
+
+
+@app.command()
+def video(
+    policy: Policy = SO101_POLICY,
+    segmenter: Segmenter = SO101_SEGMENTER,
+    contract: Contract = "so101_lift",
+    first: Annotated[int, typer.Option(min=0, help="number of the first episode; they are not chosen")] = 0,
+    episodes: Episodes = 4,
+    to: Annotated[Path, typer.Option()] = Path("docs/figures/so101_lift.gif"),
+) -> None:
+    """A film of the first episodes that are judged, as they come."""
+
+    def work() -> list[bool]:
+        from train_jobs.so101_policy.evaluate import Trial
+        from train_jobs.so101_policy.film import film
+
+        return film(Trial("policy", contract, policy, segmenter), range(first, first + episodes), to)
+
+    outcomes = plainly(work)
+    typer.echo(f"{sum(outcomes)} of {len(outcomes)} lifted · {to}")
 
 
 if __name__ == "__main__":

@@ -44,8 +44,9 @@ def train(
     settings: PolicySettings, contract_name: str, segmenter: Path, output: Path, **hosting: Any
 ) -> dict[str, Any]:
     """All rounds; returns the last round's last measurement."""
-    if not len(settings.steps) == len(settings.episodes) == len(settings.predicted):
-        raise CannotStart("steps, episodes and predicted need one number per round each")
+    per_round = (settings.steps, settings.cooldown_steps, settings.episodes, settings.predicted)
+    if len({len(numbers) for numbers in per_round}) > 1:
+        raise CannotStart("steps, cooldown_steps, episodes and predicted need one number per round each")
     if any(settings.predicted) and not segmenter.is_file():
         raise CannotStart(f"there is no segmentation network at {segmenter}; train one, or set predicted to zeros")
     told: dict[str, Any] = {}

@@ -73,12 +73,10 @@ def judge(trial: Trial, episodes: int, workers: int | None = None) -> list[Resul
 def play_some(trial: Trial, numbers: list[int]) -> list[Result]:
     """The numbered episodes, in this process."""
     torch.set_num_threads(1)
-    eyes, drive = _parts(trial)
-    look = HELD_OUT_LOOK if trial.held_out_look else TRAIN_LOOK
-    size_px = None if eyes is None else (160, 120)
+    eyes, drive = parts(trial)
     terms = trial.terms
     count = min(WORLDS, len(numbers)) if eyes else 1  # only networks gain by batches, and worlds take memory
-    worlds = [World(terms, trial.conditions, look, JUDGE_SEED, size_px) for _ in range(count)]
+    worlds = [world_of(trial) for _ in range(count)]
     try:
         return [
             Result(p.number, p.success, p.seconds, p.distance_m, p.brightness)
@@ -89,7 +87,15 @@ def play_some(trial: Trial, numbers: list[int]) -> list[Result]:
             world.close()
 
 
-def _parts(trial: Trial) -> tuple[Eyes | None, Driver]:
+def world_of(trial: Trial) -> World:
+    """A table for the trial, with a camera for those who look."""
+    look = HELD_OUT_LOOK if trial.held_out_look else TRAIN_LOOK
+    size_px = None if trial.contender in ("expert", "random") else (160, 120)
+    return World(trial.terms, trial.conditions, look, JUDGE_SEED, size_px)
+
+
+def parts(trial: Trial) -> tuple[Eyes | None, Driver]:
+    """What looks and what decides."""
     if trial.contender == "expert":
         return None, lambda moments: [moment.teach for moment in moments]
     if trial.contender == "random":

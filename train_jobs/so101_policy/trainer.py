@@ -23,7 +23,7 @@ from models.drqv2 import HIDDEN, DrQv2
 from robot.contract import PolicyContract
 from train_jobs.so101.average import Average
 from train_jobs.so101.job import Place
-from train_jobs.so101.settings import Settings
+from train_jobs.so101.settings import Settings, rate_share
 from train_jobs.so101_policy.expert import TOP
 from train_jobs.so101_policy.pool import Pool
 
@@ -45,6 +45,7 @@ class PolicySettings(Settings):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
+    cooldown_steps: tuple[int, ...] = Field(min_length=1, description="at a round's end, with a rate that falls")
     averaging: float = Field(ge=0, lt=1, description="share of the old in the running average of the weights")
     cube_weight: float = Field(ge=0, description="of the head that tells where the cube is")
     joint_noise_rad: float = Field(ge=0)
@@ -96,7 +97,7 @@ class PolicyTrainer:
         torch.manual_seed(settings.seed + number)
         self.settings, self._pool, self._place, self._round = settings, pool, place, number
         self.steps, self.measure_every, self.steps_done = settings.steps[number], settings.measure_every, 0
-        values = settings.fingerprint(but={"steps", "episodes", "predicted"})
+        values = settings.fingerprint(but={"steps", "cooldown_steps", "episodes", "predicted"})
         self.fingerprint = f"{values} round {number} of {len(pool)} samples"
         self.learner = Learner(contract).to(place.device)
         self.learner.policy.encoder.to(memory_format=torch.channels_last)
@@ -160,8 +161,9 @@ class PolicyTrainer:
         self.steps_done = state["steps_done"]
 
     def _share(self) -> float:
-        """Of the peak rate: linear warm-up, then constant; the average does what a falling rate would."""
-        return min(1.0, (self.steps_done + 1) / max(1, self.settings.warmup_steps))
+        """Of the peak rate."""
+        settings = self.settings
+        return rate_share(self.steps_done, self.steps, settings.warmup_steps, settings.cooldown_steps[self._round])
 
     def _losses(self, network: nn.Module, chosen: np.ndarray, noise: np.random.Generator | None) -> dict[str, Tensor]:
         image, low_dim = self._pool.stack(chosen, self._frames)

@@ -22,7 +22,7 @@ from robot.contract import SEGMENTER_CLASSES
 from train_jobs.so101.average import Average
 from train_jobs.so101.job import Place
 from train_jobs.so101.ranges import TRAIN_SPOIL
-from train_jobs.so101.settings import Settings
+from train_jobs.so101.settings import Settings, rate_share
 from train_jobs.so101.spoil import spoil
 from train_jobs.so101_seg.frames import Frames
 from train_jobs.so101_seg.score import Confusion
@@ -40,6 +40,7 @@ class SegSettings(Settings):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
+    cooldown_steps: int = Field(ge=0, description="at the end, with a rate that falls to nothing")
     averaging: float = Field(ge=0, lt=1, description="share of the old in the running average of the weights")
     kept_back: int = Field(ge=1, description="frames at the end of the folder that are measured and not trained on")
     measure_every: int = Field(ge=1)
@@ -53,7 +54,7 @@ class SegTrainer:
         torch.manual_seed(settings.seed)
         self.settings, self._frames, self._place = settings, frames, place
         self.steps, self.measure_every, self.steps_done = settings.steps, settings.measure_every, 0
-        self.fingerprint = settings.fingerprint(but={"steps"}) + repr(frames.plan)
+        self.fingerprint = settings.fingerprint(but={"steps", "cooldown_steps"}) + repr(frames.plan)
         self.network = So101Seg(CLASSES).to(place.device, memory_format=torch.channels_last)
         self._forward: nn.Module = place.wrap(self.network)
         self._optimiser = torch.optim.AdamW(
@@ -106,8 +107,9 @@ class SegTrainer:
         self.steps_done = state["steps_done"]
 
     def _share(self) -> float:
-        """Of the peak rate: linear warm-up, then constant. The average does what a falling rate would, at any time."""
-        return min(1.0, (self.steps_done + 1) / max(1, self.settings.warmup_steps))
+        """Of the peak rate."""
+        settings = self.settings
+        return rate_share(self.steps_done, settings.steps, settings.warmup_steps, settings.cooldown_steps)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         settings, place = self.settings, self._place

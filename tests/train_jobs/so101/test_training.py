@@ -14,7 +14,7 @@ from models.errors import UnexpectedModel
 from train_jobs.so101.average import Average
 from train_jobs.so101.errors import BadSettings, CannotStart
 from train_jobs.so101.job import Place, _resume, go_on
-from train_jobs.so101.settings import CONFIGS, read_settings
+from train_jobs.so101.settings import CONFIGS, rate_share, read_settings
 from train_jobs.so101_policy import pool
 from train_jobs.so101_policy.__main__ import app as policy_app
 from train_jobs.so101_policy.rollout import Played
@@ -25,7 +25,7 @@ from train_jobs.so101_seg.trainer import SegSettings, SegTrainer, segmentation_l
 
 @pytest.fixture(scope="module")
 def seg_settings():
-    tiny = {"steps": 4, "batch_size": 2, "kept_back": 2, "measure_every": 2, "warmup_steps": 1}
+    tiny = {"steps": 4, "batch_size": 2, "kept_back": 2, "measure_every": 2, "warmup_steps": 1, "cooldown_steps": 2}
     return read_settings(CONFIGS / "so101_seg.yaml", SegSettings, tiny)
 
 
@@ -38,6 +38,7 @@ def policy_settings():
         "batch_size": 4,
         "measure_every": 2,
         "warmup_steps": 1,
+        "cooldown_steps": (2,),
     }
     return read_settings(CONFIGS / "so101_policy.yaml", PolicySettings, tiny)
 
@@ -65,6 +66,12 @@ def test_stacks_repeat_the_first_frame_and_never_cross_episodes(samples):
     assert image[:, :, 0, 0, 0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]]
     assert image[:, :, 1, 0, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 0], [1, 2, 3]]
     assert np.array_equal(low_dim[3, 2], samples.low_dim[12])
+
+
+def test_the_rate_rises_stays_and_falls():
+    shares = [rate_share(done, steps=10, warmup=2, cooldown=4) for done in range(10)]
+    assert shares == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert [rate_share(done, steps=2, warmup=0, cooldown=0) for done in range(2)] == [1, 1]
 
 
 def trainers(kind, seg_settings, policy_settings, frames, samples, contract):
@@ -121,7 +128,8 @@ def test_the_loss_counts_only_classes_that_are_there():
 
 
 def test_learning_lowers_the_loss(policy_settings, samples, contract):
-    trainer = PolicyTrainer(policy_settings, contract, 0, samples, Place())
+    longer = policy_settings.model_copy(update={"steps": (12,)})
+    trainer = PolicyTrainer(longer, contract, 0, samples, Place())
     losses = [sum(trainer.step().values()) for _ in range(12)]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
