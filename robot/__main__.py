@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from models.errors import ModelError
+from models.shipped import SO101_POLICY, SO101_SEGMENTER
 from robot import faults
 from robot.arm import Arm
 from robot.client import RemotePolicy
@@ -41,7 +42,9 @@ from robot.so101 import So101Config, So101Robot
 console = Console()
 app = typer.Typer(add_completion=False, invoke_without_command=True, pretty_exceptions_enable=False)
 
-NO_PRETRAINED = "no trained policy ships with this version yet; use --policy scripted, a checkpoint, or --server"
+# Contract and segmenter of a policy, where none are given: those that it was trained with.
+DEFAULT_TERMS = {"pretrained": ("so101_lift", str(SO101_SEGMENTER))}
+PRETRAINED = ("pretrained", SO101_POLICY.name)  # as a user and as a recording name it
 
 
 class RobotKind(StrEnum):
@@ -57,9 +60,11 @@ def run(
     context: typer.Context,
     robot: Annotated[RobotKind, typer.Option(help="sim needs no hardware")] = RobotKind.sim,
     policy: Annotated[str, typer.Option(help="scripted, stand_still, pretrained, or a *_snapshot.pt")] = "",
-    contract: Annotated[str, typer.Option(help="configs/contracts/NAME, or a .yaml file")] = "pick101_v19",
+    contract: Annotated[
+        str, typer.Option(help="configs/contracts/NAME or a .yaml; the policy's own unless given")
+    ] = "",
     server: Annotated[str, typer.Option(help="ws://HOST:PORT/PATH of a policy server, instead of --policy")] = "",
-    segmenter: Annotated[str, typer.Option(help="sensor, or a segmentation best.ckpt")] = "sensor",
+    segmenter: Annotated[str, typer.Option(help="sensor or a best.ckpt; the policy's own unless given")] = "",
     depth: Annotated[str, typer.Option(help="sensor, or depth_anything (from the model hub)")] = "sensor",
     rate: Annotated[float | None, typer.Option(help="Hz; the contract's own unless given")] = None,
     seconds: Annotated[float | None, typer.Option(help="how long; until Ctrl-C unless given")] = None,
@@ -78,10 +83,10 @@ def run(
     """Run a policy on an SO-101, simulated or real, inside safety limits."""
     if context.invoked_subcommand is not None:
         return
-    options = dict(context.params)
+    options = _with_terms(dict(context.params))
     threading.excepthook = _tell_thread
     try:
-        terms = load_contract(contract)
+        terms = load_contract(options["contract"])
         code = _replay(options) if robot is RobotKind.replay else _control(options, terms)
     except RecordingLost as error:
         console.print(f"[bold red]not recorded:[/] {error}", soft_wrap=True, highlight=False)
@@ -90,6 +95,11 @@ def run(
         console.print(f"[bold red]refused:[/] {error}", soft_wrap=True, highlight=False)
         raise typer.Exit(2) from error
     raise typer.Exit(code)
+
+
+def _with_terms(options: dict[str, Any]) -> dict[str, Any]:
+    contract, segmenter = DEFAULT_TERMS.get(_policy_name(options), ("pick101_v19", "sensor"))
+    return {**options, "contract": options["contract"] or contract, "segmenter": options["segmenter"] or segmenter}
 
 
 def _tell_thread(ended: threading.ExceptHookArgs) -> None:
@@ -205,8 +215,8 @@ def _needs_no_pictures(options: dict[str, Any]) -> bool:
 
 
 def _policy_name(options: dict[str, Any]) -> str:
-    default = "scripted" if options["robot"] is RobotKind.sim else ""
-    return options["policy"] or default
+    sim_alone = options["robot"] is RobotKind.sim and not options["server"]
+    return options["policy"] or ("pretrained" if sim_alone else "")
 
 
 def _policy(options: dict[str, Any], contract: PolicyContract, clock: Clock, dead_man: DeadMan | None) -> Policy:
@@ -218,12 +228,10 @@ def _policy(options: dict[str, Any], contract: PolicyContract, clock: Clock, dea
         policy = RemotePolicy(options["server"], contract, limits.max_action_age_ms / 1e3, heard)
     elif name in ("scripted", "stand_still"):
         policy = ScriptedPick(contract) if name == "scripted" else StandStill(contract)
-    elif name == "pretrained":
-        raise RobotError(NO_PRETRAINED)
     elif not name:
         raise RobotError("a real arm has no default policy; give --policy CHECKPOINT or --server URL")
     else:
-        policy = NetworkPolicy(_load(PolicyLoader, Path(name)))
+        policy = NetworkPolicy(_load(PolicyLoader, SO101_POLICY if name in PRETRAINED else Path(name)))
     if options["fault"] in faults.POLICY_FAULTS:
         policy = faults.FaultyPolicy(policy, options["fault"], clock.now_ns() + FAULT_AFTER_NS, clock)
     return policy
@@ -315,7 +323,8 @@ def _tell(report: LoopReport, session: Session) -> None:
     )
     console.print(f"ticks by state {report.states}" + (f", held because {report.reasons}" if report.reasons else ""))
     if isinstance(session.robot, SimRobot):
-        console.print(f"cube at {session.robot.cube_position_m().round(3).tolist()} m")
+        place_m, highest_m = session.robot.cube_position_m().round(3).tolist(), session.robot.cube_highest_m
+        console.print(f"cube at {place_m} m, was {highest_m:.3f} m high", soft_wrap=True)
     if not session.at_rest:
         console.print("[bold yellow]the arm is not at rest: torque was left on, support it before cutting power[/]")
 

@@ -57,6 +57,7 @@ class SimRobot:
         self._qpos, self._qvel, self._ctrl = scene.joint_addresses(self.model)
         self._cube = self.model.body("cube").id
         self._time_ns = 0
+        self.cube_highest_m = 0.0  # of its centre, since the reset
         self._camera: WristCamera | None = None
         self._eye: _CameraThread | None = None
 
@@ -82,6 +83,7 @@ class SimRobot:
         self.data.qpos[self._qpos] = start
         self.data.ctrl[self._ctrl] = start
         mujoco.mj_forward(self.model, self.data)
+        self.cube_highest_m = float(self.cube_position_m()[2])
         self._time_ns = self._clock.now_ns()
 
     def arm_offer(self) -> ArmOffer:
@@ -129,6 +131,7 @@ class SimRobot:
         if steps:
             mujoco.mj_step(self.model, self.data, steps)
             mujoco.mj_forward(self.model, self.data)
+            self.cube_highest_m = max(self.cube_highest_m, float(self.cube_position_m()[2]))
         skipped_ns = max(0, int((behind_s - MAX_CATCH_UP_S) * 1e9))
         self._time_ns += round(steps * scene.TIMESTEP_S * 1e9) + skipped_ns
         self._time_ns = min(self._time_ns, self._clock.now_ns())  # a clock that ran back takes the world with it

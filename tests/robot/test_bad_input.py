@@ -139,8 +139,9 @@ def test_a_calibration_that_is_none(real_arm):
     assert "gripper.id" in refusal(*real_arm)
 
 
-def test_no_trained_policy_ships_yet():
-    assert "no trained policy ships with this version" in refusal("--policy", "pretrained")
+def test_the_shipped_policy_under_terms_that_it_was_not_trained_for():
+    assert "segmenter_weights" in refusal("--policy", "pretrained", "--contract", "pick101_v19")
+    assert "action_space" in refusal("--policy", "pretrained", "--contract", "handoff074")
 
 
 def test_a_folder_in_use_is_refused_before_torque(real_arm, tmp_path):
@@ -163,7 +164,17 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_at_rest_and_leaves_nothing(small_disk, rendering):
-    text = refusal("--fast", "--seconds", 20, "--record", small_disk / "episode", code=3, begins="not recorded:")
+    text = refusal(
+        "--policy",
+        "scripted",
+        "--fast",
+        "--seconds",
+        20,
+        "--record",
+        small_disk / "episode",
+        code=3,
+        begins="not recorded:",
+    )
     assert "is lost" in text and "No space left" in text
     assert not list(small_disk.iterdir())
 

@@ -21,13 +21,21 @@ def run(*arguments):
 
 
 def test_the_scripted_pick_lifts_the_cube():
-    code, text = run("--fast", "--seconds", 5, "--seed", 1)
+    code, text = run("--policy", "scripted", "--fast", "--seconds", 5, "--seed", 1)
     assert code == 0, text
     assert "contract pick101_v19 holds · policy scripted" in text and "0 missed" in text
+    assert float(re.search(r"was ([\d.]+) m high", text)[1]) > 0.08, text
 
 
-def test_a_recording_replays_the_same(tmp_path, rendering):
-    code, text = run("--fast", "--seconds", 0.2, "--record", tmp_path / "episode")
+def test_the_shipped_networks_lift_the_cube(rendering):
+    code, text = run("--fast", "--seconds", 1.2, "--seed", 1)
+    assert code == 0 and "contract so101_lift holds · policy so101_lift.safetensors" in text, text
+    assert float(re.search(r"was ([\d.]+) m high", text)[1]) > 0.08, text
+
+
+@pytest.mark.parametrize("policy", ["scripted", "pretrained"])
+def test_a_recording_replays_the_same(tmp_path, rendering, policy):
+    code, text = run("--policy", policy, "--fast", "--seconds", 0.2, "--record", tmp_path / "episode")
     assert code == 0, text
     code, text = run("--robot", "replay", "--episode", tmp_path / "episode")
     assert code == 0 and re.search(r"11 of 11 decisions and 11 of 11 commands are the same", text)
@@ -40,13 +48,12 @@ def test_a_recording_replays_the_same(tmp_path, rendering):
     [
         (["--contract", "nope"], "choose one of handoff074, pick101_v19"),
         (["--contract", "handoff074"], "action_space"),
-        (["--policy", "pretrained"], "no trained policy ships"),
         (["--policy", "missing_snapshot.pt"], "missing_snapshot.pt"),
         (["--segmenter", "missing.ckpt"], "missing.ckpt"),
         (["--depth", "sonar"], "sensor or depth_anything"),
         (["--robot", "so101", "--policy", "stand_still"], "--port"),
         (["--robot", "so101"], "no default policy"),
-        (["--rate", 10], "run faster than 17 Hz"),
+        (["--policy", "scripted", "--rate", 10], "run faster than 17 Hz"),
         (["--robot", "replay"], "--episode"),
         (["--limits", "nowhere.yaml"], "nowhere.yaml"),
         (["--server", "ws://127.0.0.1:9"], "cannot be reached"),
@@ -83,7 +90,7 @@ def test_a_real_arm_stands_still_and_is_released_at_rest(servos, calibration_fil
 
 
 def test_an_injected_fault_is_told():
-    code, text = run("--fast", "--seconds", 2.5, "--fault", "nan_joint")
+    code, text = run("--policy", "scripted", "--fast", "--seconds", 2.5, "--fault", "nan_joint")
     assert code == 0 and "joint_not_finite" in text
 
 

@@ -101,6 +101,7 @@ def sweep(
     contract: Contract = "so101_lift",
     episodes: Episodes = 200,
     workers: Workers = None,
+    only: Annotated[str, typer.Option(help="conditions whose name holds these words")] = "",
 ) -> None:
     """Success under latency, other rates, a shaking camera, noisy depth, other looks, and a wrong class map."""
 
@@ -108,8 +109,9 @@ def sweep(
         from train_jobs.so101_policy.evaluate import Trial, judge, seconds, share, sweeps
 
         for name, trial in sweeps(Trial("policy", contract, policy, segmenter)).items():
-            results = judge(trial, episodes, workers)
-            typer.echo(f"| {name} | {share(results)} | {seconds(results)} |")
+            if only in name:
+                results = judge(trial, episodes, workers)
+                typer.echo(f"| {name} | {share(results)} | {seconds(results)} |")
 
     plainly(work)
 

@@ -19,9 +19,9 @@ from train_jobs.so101_policy.evaluate import Trial, parts, world_of
 from train_jobs.so101_policy.rollout import Eyes, play
 from train_jobs.so101_policy.world import Sight, World
 
-PANEL_PX = (256, 192)
+PANEL_PX = (200, 150)
 # One picture per so many decisions; at 25 decisions a second that is 12.5 pictures a second.
-EVERY = 2
+EVERY, COLOURS = 2, 40
 LAST_PICTURE_MS = 800
 # RGB of SEGMENTER_CLASSES.
 PALETTE = np.array([[0, 0, 0], [60, 60, 70], [190, 180, 165], [215, 40, 40], [50, 110, 200], [240, 180, 40]], np.uint8)
@@ -44,7 +44,7 @@ def film(trial: Trial, episodes: Sequence[int], to: Path) -> list[bool]:
             outcomes.append(played.success)
             shown = watching.strips[::EVERY]
             step_ms = round(1000 * EVERY * trial.conditions.every / trial.terms.rate_hz)
-            pictures += [Image.fromarray(strip).quantize(64, dither=Image.Dither.NONE) for strip in shown]
+            pictures += [Image.fromarray(strip).quantize(COLOURS, dither=Image.Dither.NONE) for strip in shown]
             times_ms += [step_ms] * (len(shown) - 1) + [LAST_PICTURE_MS]
     finally:
         audience.close()
