@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import brief_table, table, with_table
 from docs.generate import PAGES, renewed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,3 +53,9 @@ def test_commands_name_modules_and_options_that_exist(page):
             found = words_of(module)
             declared = option in found or option.replace("-", "_") in found
             assert declared, f"{page.name}: {module} has no --{option}"
+
+
+@pytest.mark.parametrize(("page", "made"), [("README.md", brief_table), ("docs/measured.md", table)])
+def test_tables_of_measurements_are_what_was_measured(page, made):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text == with_table(ROOT / page, made()), "run `python -m benchmarks`, which writes both"

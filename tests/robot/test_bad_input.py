@@ -119,7 +119,7 @@ def test_a_server_with_another_contract():
     server.close()
 
 
-def test_a_server_that_was_started_with_another_contract_than_it_says(pick101):
+def test_a_server_that_was_started_with_another_contract_than_it_says(pick101, rendering):
     server = Server(pick101)
     server.offer["contract_sha256"] = "0" * 64
     assert "contract_hash" in refusal("--fast", "--server", server.url)
@@ -139,7 +139,7 @@ def test_a_calibration_that_is_none(real_arm):
     assert "gripper.id" in refusal(*real_arm)
 
 
-def test_the_shipped_policy_under_terms_that_it_was_not_trained_for():
+def test_the_shipped_policy_under_terms_that_it_was_not_trained_for(rendering):
     assert "segmenter_weights" in refusal("--policy", "pretrained", "--contract", "pick101_v19")
     assert "action_space" in refusal("--policy", "pretrained", "--contract", "handoff074")
 

@@ -59,7 +59,7 @@ def test_a_recording_replays_the_same(tmp_path, rendering, policy):
         (["--server", "ws://127.0.0.1:9"], "cannot be reached"),
     ],
 )
-def test_refusals_are_one_sentence_and_exit_2(arguments, message):
+def test_refusals_are_one_sentence_and_exit_2(arguments, message, rendering):
     code, text = run("--fast", "--seconds", 0.1, *arguments)
     assert code == 2 and text.startswith("refused:") and message in text and "Traceback" not in text
 
