@@ -84,6 +84,7 @@ def execute(request: RunRequest, progress: Progress) -> RunResult:
         write_run_manifest(request, {"state": "running"})
         todo = left_to_do(listing.clips, job)
         speed, stages = work(request, listing, todo, progress)
+        job.store.sweep()  # of workers that died while they published, in this very run
         proof = prove(listing.unit_ids, job.run_folder)
         totals = listing.totals() | {"done": proof.done, "dead": proof.dead}
         letters = read_letters(job.run_folder)

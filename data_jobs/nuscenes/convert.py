@@ -77,6 +77,7 @@ def convert(request: ConvertRequest) -> Converted:
         job.store.sweep()
         known = remember(job, [str(name) for name in planned["scene"].to_pylist()])
         work(job, request, planned)
+        job.store.sweep()  # of workers that died while they published, in this very run
         letters = read_letters(job)
         stats = dataset_stats(job)
         job.store.replace_file(STATS, pretty_json(stats))

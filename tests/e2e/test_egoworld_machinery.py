@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_jobs.egoworld import run
 from data_jobs.runs import store
 from tests.e2e.egoworld import ROOT, call, command, kill_after, letters, published, start, stub_config, tree_hash
 from tests.faults.videos import write_video
@@ -62,6 +63,19 @@ def test_verify_status_and_rebuild_agree(reference):
     assert call("status", "--run", run)[0] == 0
     code, text = call("rebuild", "--run", run)
     assert (code, text.strip()) == (0, "11 Done")
+
+
+def test_a_worker_killed_while_it_publishes_leaves_nothing_behind(videos, tmp_path, monkeypatch):
+    follow = run.follow
+
+    def follow_beside_a_death(*arguments):
+        (tmp_path / store.STAGING / "of-a-killed-worker").mkdir()
+        follow(*arguments)
+
+    monkeypatch.setattr(run, "follow", follow_beside_a_death)
+    code, text = call(*command(videos, stub_config(tmp_path), tmp_path))
+    assert code == 0, text
+    assert not list((tmp_path / store.STAGING).iterdir())
 
 
 @pytest.mark.parametrize(

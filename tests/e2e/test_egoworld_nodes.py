@@ -62,6 +62,18 @@ def await_that(condition, process, patience_s=300):
     return value
 
 
+def driver_on(cluster: Cluster, videos: Path, config: Path, output: Path) -> subprocess.Popen:
+    """A run of the command line on this cluster."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "data_jobs.egoworld", *map(str, command(videos, config, output, "ray"))],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"COLUMNS": "200", "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_a_run_outlives_one_of_its_nodes(cluster, tmp_path):
@@ -70,14 +82,7 @@ def test_a_run_outlives_one_of_its_nodes(cluster, tmp_path):
     config = config_of(tmp_path, workers=3)
     doomed = cluster.add_node(num_cpus=2, object_store_memory=2**27)
     cluster.wait_for_nodes()
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "data_jobs.egoworld", *map(str, command(videos, config, tmp_path / "out", "ray"))],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"COLUMNS": "200", "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
-    )
+    driver = driver_on(cluster, videos, config, tmp_path / "out")
     try:
         run, calls = tmp_path / "out" / "run_id=r", tmp_path / "calls"
         raylet = doomed.all_processes["raylet"][0].process.pid
@@ -110,14 +115,7 @@ def test_workers_share_the_gpus_that_the_config_names(tmp_path):
     videos = write_video(tmp_path / "videos" / "a.mp4", CLIPS * 10).parent
     config = config_of(tmp_path, workers=2, num_gpus=2)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "num_gpus": 2, "object_store_memory": 2**27})
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "data_jobs.egoworld", *map(str, command(videos, config, tmp_path / "out", "ray"))],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"COLUMNS": "200", "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
-    )
+    driver = driver_on(cluster, videos, config, tmp_path / "out")
     try:
         raylet = cluster.head_node.all_processes["raylet"][0].process.pid
         sandboxes = await_that(

@@ -12,8 +12,7 @@ from typing import Annotated
 import typer
 
 from models.errors import ModelError
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from train_jobs.settings import CONFIGS, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -61,12 +60,12 @@ def stage1(
     minutes: Annotated[float | None, typer.Option(min=0, help="stop after so many; the same command goes on")] = None,
 ) -> None:
     """Train joints, objects and contacts on synthetic hands, and report beside those who have not learned."""
-    from train_jobs.manipulation.config import read_config
+    from train_jobs.manipulation.config import StageConfig
     from train_jobs.manipulation.stage1 import Request, run
 
     chosen = {"size": size, "pictures": pictures, "epochs": epochs, "seed": seed}
     try:
-        values = read_config(config, {name: value for name, value in chosen.items() if value is not None})
+        values = read_settings(config, StageConfig, {n: value for n, value in chosen.items() if value is not None})
         until = None if minutes is None else 60 * minutes
         request = Request(values, output, backbone, device, test_pictures, _landmarks(), until)
         found = run(request, typer.echo)

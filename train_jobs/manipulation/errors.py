@@ -13,10 +13,6 @@ class BadData(ModelError):
     """A data folder or a label cannot be used; the message names the file and what would be right."""
 
 
-class BadConfig(ModelError):
-    """A configuration file is wrong; the message names file and key."""
-
-
 class CannotStart(ModelError):
     """Training cannot begin or go on: another configuration, another size, nothing to start from."""
 

@@ -5,9 +5,5 @@ from __future__ import annotations
 from models.errors import ModelError
 
 
-class BadSettings(ModelError):
-    """A configuration file is wrong; the message names file and key."""
-
-
 class CannotStart(ModelError):
     """Training or judging cannot begin or go on: files of other settings, no data, no weights."""

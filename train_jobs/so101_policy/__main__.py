@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from models.shipped import SO101_POLICY, SO101_SEGMENTER
+from train_jobs.settings import CONFIGS
 from train_jobs.so101.command import plainly
-from train_jobs.so101.settings import CONFIGS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,7 +41,7 @@ def train(
     """Collect and train, round after round."""
 
     def work() -> dict[str, Any]:
-        from train_jobs.so101.settings import read_settings
+        from train_jobs.settings import read_settings
         from train_jobs.so101_policy.dagger import train
         from train_jobs.so101_policy.trainer import PolicySettings
 

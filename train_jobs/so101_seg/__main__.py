@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from train_jobs.settings import CONFIGS
 from train_jobs.so101.command import plainly
-from train_jobs.so101.settings import CONFIGS
 
 # The name by which contracts ask for these weights (configs/contracts/so101_lift.yaml).
 RUN = "so101_seg_sim"
@@ -51,8 +51,8 @@ def train(
     gpu: Annotated[bool, typer.Option("--gpu", help="one GPU per worker")] = False,
 ) -> None:
     """Train the network."""
+    from train_jobs.settings import read_settings
     from train_jobs.so101 import job
-    from train_jobs.so101.settings import read_settings
     from train_jobs.so101_seg.trainer import SegSettings
 
     def work() -> dict[str, Any]:

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from models.so101_seg import So101Seg, normalise
 from robot.contract import SEGMENTER_CLASSES
+from train_jobs.settings import Settings
 from train_jobs.so101.average import Average
 from train_jobs.so101.job import Place
 from train_jobs.so101.ranges import TRAIN_SPOIL
-from train_jobs.so101.settings import Settings, rate_share
+from train_jobs.so101.rate import rate_share
 from train_jobs.so101.spoil import spoil
 from train_jobs.so101_seg.frames import Frames
 from train_jobs.so101_seg.score import Confusion

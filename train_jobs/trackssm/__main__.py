@@ -13,10 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from models.errors import ModelError
+from train_jobs.settings import CONFIGS, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 Data = Annotated[Path, typer.Option(help="a conversion of data_jobs.nuscenes, a MOT folder or TrackSSM label files")]
 Output = Annotated[Path, typer.Option(help="folder for weights, state, logs and runs; the same folder resumes")]
@@ -93,7 +92,7 @@ def _run(
     phase: str, data: Path, output: Path, config: Path | None, init: Path | None, chosen: tuple[Any, ...], workers: int,
     rate: float | None, gpu: bool,
 ) -> None:  # fmt: skip
-    from train_jobs.trackssm.config import read_config
+    from train_jobs.trackssm.config import PhaseConfig
 
     names = ("form", "size", "seed", "max_epochs")
     overrides = {name: value for name, value in zip(names, chosen, strict=True) if value is not None}
@@ -101,7 +100,7 @@ def _run(
     def work() -> dict[str, Any]:
         from train_jobs.trackssm.job import Request, run
 
-        values = read_config(config or CONFIGS / f"trackssm_{phase}.yaml", overrides)
+        values = read_settings(config or CONFIGS / f"trackssm_{phase}.yaml", PhaseConfig, overrides)
         if init is not None and not init.is_file():
             raise _refusal(f"there are no start weights at {init}")
         return run(Request(phase, values, data, output.absolute(), init, workers, rate, gpu))

@@ -9,9 +9,5 @@ class BadTracks(ModelError):
     """A folder of tracks cannot be trained on; the message names the file and what would be right."""
 
 
-class BadConfig(ModelError):
-    """A configuration file is wrong; the message names file and key."""
-
-
 class CannotStart(ModelError):
     """Training cannot begin or go on: no start weights, another configuration, wrong variant."""

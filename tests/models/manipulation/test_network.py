@@ -96,7 +96,7 @@ def test_no_pretrained_tensor_is_initialised_again(tmp_path):
     answer = network(pictures(1, 224), cameras(1))
     assert answer.features.patch_tokens.shape == (1, 256, 24)
     answer.hand.joints_m.sum().backward()
-    assert network.backbone.dino.encoder.layer[3].mlp.fc1.weight.grad is not None
+    assert float(network.backbone.dino.encoder.layer[3].mlp.fc1.weight.grad.abs().max()) > 0
     assert network.backbone.dino.encoder.layer[0].mlp.fc1.weight.grad is None
 
 
@@ -203,7 +203,7 @@ def test_sigma_reparametrisation_starts_as_the_same_function_and_bounds_the_norm
         float(scale.detach()), rel=0.02
     )
     layer(tokens).sum().backward()
-    assert scale.grad is not None
+    assert float(scale.grad.abs()) > 0
     layer.eval()
     assert torch.isfinite(layer(tokens)).all()
 

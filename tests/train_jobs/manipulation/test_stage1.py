@@ -14,16 +14,15 @@ from models.manipulation import checkpoint
 from models.manipulation.network import build
 from models.manipulation.size import SIZES
 from train_jobs.manipulation.__main__ import app
-from train_jobs.manipulation.config import StageConfig, read_config
-from train_jobs.manipulation.errors import BadConfig, CannotStart, Collapsed, UnknownLoss
+from train_jobs.manipulation.config import StageConfig
+from train_jobs.manipulation.errors import CannotStart, Collapsed, UnknownLoss
 from train_jobs.manipulation.evaluate import nearest
 from train_jobs.manipulation.objective import Stage1Objective, match
 from train_jobs.manipulation.samples import Samples
 from train_jobs.manipulation.stage1 import Request, run
 from train_jobs.manipulation.synthetic import generate
 from train_jobs.manipulation.trainer import Trainer, parameter_groups, predict
-
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+from train_jobs.settings import CONFIGS, BadSettings, read_settings
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +37,12 @@ def trainer_of(some: Samples, **values) -> Trainer:
 
 
 def test_the_shipped_configuration_is_valid_and_names_only_losses():
-    config = read_config(CONFIGS / "manipulation_stage1.yaml", {})
+    config = read_settings(CONFIGS / "manipulation_stage1.yaml", StageConfig, {})
     assert config.size == "tiny"
-    with pytest.raises(BadConfig, match="did you mean 'batch_size'"):
-        read_config(CONFIGS / "manipulation_stage1.yaml", {"batchsize": 3})
+    with pytest.raises(BadSettings, match="did you mean 'batch_size'"):
+        read_settings(CONFIGS / "manipulation_stage1.yaml", StageConfig, {"batchsize": 3})
     with pytest.raises(UnknownLoss, match="unknown loss 'hands'"):
-        read_config(CONFIGS / "manipulation_stage1.yaml", {"weights": {"hands": 1.0}})
+        read_settings(CONFIGS / "manipulation_stage1.yaml", StageConfig, {"weights": {"hands": 1.0}})
 
 
 def test_every_trained_parameter_is_in_exactly_one_group_also_the_losses_own(some):

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from models import shipped
 from models.drqv2 import DrQv2, load_snapshot
 from models.errors import UnexpectedModel
+from train_jobs.settings import CONFIGS, BadSettings, read_settings
 from train_jobs.so101.average import Average
-from train_jobs.so101.errors import BadSettings, CannotStart
+from train_jobs.so101.errors import CannotStart
 from train_jobs.so101.job import Place, _resume, go_on
-from train_jobs.so101.settings import CONFIGS, rate_share, read_settings
+from train_jobs.so101.rate import rate_share
 from train_jobs.so101_policy import pool
 from train_jobs.so101_policy.__main__ import app as policy_app
 from train_jobs.so101_policy.rollout import Played

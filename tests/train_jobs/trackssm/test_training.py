@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from models.trackssm.checkpoint import load_d2mp, read_checkpoint
 from models.trackssm.residual import load_residual
+from train_jobs.settings import BadSettings, read_settings
 from train_jobs.trackssm.__main__ import CONFIGS, app
-from train_jobs.trackssm.config import PhaseConfig, read_config
-from train_jobs.trackssm.errors import BadConfig, CannotStart
+from train_jobs.trackssm.config import PhaseConfig
+from train_jobs.trackssm.errors import CannotStart
 from train_jobs.trackssm.files import PhaseFiles
 from train_jobs.trackssm.job import Request, build, check
 from train_jobs.trackssm.trainer import Trainer
@@ -58,7 +59,7 @@ def curve(output, phase):
 
 
 def trainer_of(conversion, folder, **changes):
-    config = read_config(quick(folder), changes)
+    config = read_settings(quick(folder), PhaseConfig, changes)
     return build(Request("pretrain", config, conversion, folder, None, 0, None))
 
 
@@ -203,14 +204,14 @@ def test_learning_lowers_the_loss(conversion, tmp_path):
 
 
 def test_the_configurations_hold_the_recipes_values():
-    one, two = (read_config(CONFIGS / f"trackssm_{phase}.yaml", {}) for phase in ("phase1", "phase2"))
+    one, two = (read_settings(CONFIGS / f"trackssm_{phase}.yaml", PhaseConfig, {}) for phase in ("phase1", "phase2"))
     both = {"batch_size": 16, "sequence_length": 20, "num_queries": 300, "warmup_epochs": 5, "gradient_clip": 1.0}
     for config, own in (
         (one, {"lr_decoder": 1e-4, "max_epochs": 40, "patience": 7, "train_encoder": False}),
         (two, {"lr_encoder": 1e-5, "lr_decoder": 5e-5, "max_epochs": 80, "patience": 10, "train_encoder": True}),
     ):
         assert {name: getattr(config, name) for name in (both | own)} == both | own
-    read_config(CONFIGS / "trackssm_pretrain.yaml", {})
+    read_settings(CONFIGS / "trackssm_pretrain.yaml", PhaseConfig, {})
 
 
 def test_what_cannot_start_says_why(conversion, tmp_path):
@@ -220,9 +221,9 @@ def test_what_cannot_start_says_why(conversion, tmp_path):
     none = call("pretrain", "--data", tmp_path, "--output", tmp_path / "out")
     assert none.exit_code == 1 and "holds 0 sequences" in none.output
     (tmp_path / "typo.yaml").write_text("batchsize: 3\n")
-    with pytest.raises(BadConfig, match="did you mean 'batch_size'"):
-        read_config(tmp_path / "typo.yaml", {})
-    config = read_config(quick(tmp_path, encoder="false"), {})
+    with pytest.raises(BadSettings, match="did you mean 'batch_size'"):
+        read_settings(tmp_path / "typo.yaml", PhaseConfig, {})
+    config = read_settings(quick(tmp_path, encoder="false"), PhaseConfig, {})
     with pytest.raises(CannotStart, match="random encoder"):
         check(Request("phase1", config, conversion, tmp_path, None, 0, None))
 
@@ -232,7 +233,7 @@ def test_another_configuration_does_not_go_on_where_this_one_stopped(conversion,
     assert call(*common, "--epochs", 1).exit_code == 0
     changed = call(*common, "--epochs", 1, "--seed", 9)
     assert changed.exit_code == 1 and "was begun with another configuration" in changed.output
-    assert isinstance(read_config(quick(tmp_path), {}), PhaseConfig)
+    assert isinstance(read_settings(quick(tmp_path), PhaseConfig, {}), PhaseConfig)
 
 
 def test_weights_of_another_size_or_form_do_not_start_a_phase(conversion, tmp_path):
