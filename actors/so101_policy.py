@@ -14,6 +14,9 @@ import torch
 
 from models.drqv2 import Snapshot, load_snapshot
 from models.errors import UnexpectedModel
+from models.shipped import SO101_POLICY as SHIPPED
+
+__all__ = ["SHIPPED", "So101Policy"]  # the weights that ship, for those who may not know `models`
 
 # One core is left to the control loop and the camera.
 THREADS = 1

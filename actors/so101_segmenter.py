@@ -13,7 +13,10 @@ import cv2
 import numpy as np
 import torch
 
+from models.shipped import SO101_SEGMENTER as SHIPPED
 from models.so101_seg import SegCheckpoint, So101Seg, for_inference, load_checkpoint, normalise
+
+__all__ = ["SHIPPED", "So101Segmenter", "strongest"]  # the weights that ship, for those who may not know `models`
 
 THREADS = 1
 

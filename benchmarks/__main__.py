@@ -74,10 +74,10 @@ def brief_table() -> str:
     return "\n".join([header, *(brief(result["comparisons"][0]) for result in found.values()), ""])
 
 
-def with_table(path: Path, table: str) -> str:
+def with_table(path: Path, table: str, begin: str = BEGIN) -> str:
     """The file's text with this table between the marks."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{table}\n{END}{rest.partition(END)[2]}"
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    return f"{before}{begin}\n\n{table}\n{END}{rest.partition(END)[2]}"
 
 
 def main(

@@ -1,10 +1,11 @@
 """Time from a frame to an action: perception and policy in this process, beside the same policy behind a websocket.
 
-    python -m benchmarks.robot_decide --snapshot 1200000_snapshot.pt [--segmenter best.ckpt] [--frames 100] [--url ws://…]
+    python -m benchmarks.robot_decide [--snapshot … --segmenter … --contract …] [--frames 100] [--url ws://…]
 
-Without --segmenter the class ids come with the frame (simulator). The server is a bare websocket in a second process
-on this machine, or, with --url, one that runs already with the same policy (`serve`: ws://127.0.0.1:8000/v1/policy).
-Beside the wall clock stands the thread's own processor time, which a busy machine disturbs less.
+The shipped networks unless others are named. Depth comes with the frame. The server is a bare websocket in a second
+process on this machine, or, with --url, one that runs already with the same policy (`serve`:
+ws://127.0.0.1:8000/v1/policy). Beside the wall clock stands the thread's own processor time, which a busy machine
+disturbs less. benchmarks/skills.py takes the road in process from here.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from rich.table import Table
 
 from actors.so101_policy import So101Policy
 from actors.so101_segmenter import So101Segmenter
+from models.shipped import SO101_POLICY, SO101_SEGMENTER
 from models.so101_seg import load_checkpoint, normalise
 from robot import wire
 from robot.client import RemotePolicy
-from robot.contract import PolicyOffer, load_contract
+from robot.contract import PolicyContract, PolicyOffer, load_contract
 from robot.networks import NetworkPerception, NetworkPolicy
 from robot.observation import ObservationPipeline
 from robot.policies import Policy
@@ -58,11 +60,10 @@ def serve(snapshot: Path, ports: Any) -> None:
         server.serve_forever()
 
 
-def scenes(count: int) -> list[Observation]:
-    """Frames of noise with planes; the networks' time does not depend on what is seen."""
+def scenes(count: int, size: tuple[int, int] = (480, 640)) -> list[Observation]:
+    """Frames of noise with planes, (height, width); the networks' time does not depend on what is seen."""
     rng = np.random.default_rng(0)
     joints = Joints(np.zeros(6), np.zeros(6), 1)
-    size = (480, 640)
     return [
         Observation(
             joints,
@@ -104,24 +105,30 @@ def segmentation(path: Path, network: So101Segmenter) -> dict[str, Callable[[Obs
     return {"segmentation, network as trained": plain, "segmentation, as the actor runs it": folded}
 
 
+def road(contract: PolicyContract, network: So101Segmenter, policy: Policy) -> Callable[[Observation], Any]:
+    """Frame to action: segmentation, pipeline, policy."""
+    pipeline = ObservationPipeline(contract, NetworkPerception(network, None, 1e-3))
+    return lambda observation: policy.decide(pipeline.push(observation)[0])
+
+
+def loaded(snapshot: Path, segmenter: Path) -> tuple[NetworkPolicy, So101Segmenter]:
+    """Both networks, in this process."""
+    actor, network = So101Policy(snapshot), So101Segmenter(segmenter)
+    actor.load()
+    network.load()
+    return NetworkPolicy(actor), network
+
+
 def main(
-    snapshot: Annotated[Path | None, typer.Option(help="*_snapshot.pt")] = None,
-    segmenter: Annotated[Path | None, typer.Option(help="best.ckpt")] = None,
+    snapshot: Annotated[Path, typer.Option(help="*_snapshot.pt, or shipped weights")] = SO101_POLICY,
+    segmenter: Annotated[Path, typer.Option(help="best.ckpt, or shipped weights")] = SO101_SEGMENTER,
+    contract: Annotated[str, typer.Option(help="configs/contracts/NAME")] = "so101_lift",
     frames: Annotated[int, typer.Option(help="how many to time")] = 100,
     url: Annotated[str, typer.Option(help="a running policy server, instead of one of this benchmark")] = "",
 ) -> None:
     """Time the parts and both roads."""
-    if snapshot is None:
-        Console().print("give a policy checkpoint with --snapshot; none ships with this version")
-        return
-    contract = load_contract("pick101_v19")
-    network = None
-    if segmenter is not None:
-        network = So101Segmenter(segmenter)
-        network.load()
-    actor = So101Policy(snapshot)
-    actor.load()
-    local = NetworkPolicy(actor)
+    terms = load_contract(contract)
+    local, network = loaded(snapshot, segmenter)
     server = None
     if not url:
         context = multiprocessing.get_context("spawn")
@@ -129,22 +136,16 @@ def main(
         server = context.Process(target=serve, args=(snapshot, ports), daemon=True)
         server.start()
         url = f"ws://127.0.0.1:{ports.get(timeout=120)}"
-    remote = RemotePolicy(url, contract, deadline_s=5.0)
+    remote = RemotePolicy(url, terms, deadline_s=5.0)
     remote.offer()
     seen = scenes(8)
-
-    def road(policy: Policy) -> Callable[[Observation], Any]:
-        pipeline = ObservationPipeline(contract, NetworkPerception(network, None, 1e-3))
-        return lambda observation: policy.decide(pipeline.push(observation)[0])
-
-    pipeline = ObservationPipeline(contract, NetworkPerception(network, None, 1e-3))
+    pipeline = ObservationPipeline(terms, NetworkPerception(network, None, 1e-3))
     roads = {
         "perception and pipeline": pipeline.push,
-        "frame to action, in process": road(local),
-        "frame to action, policy served": road(remote),
+        "frame to action, in process": road(terms, network, local),
+        "frame to action, policy served": road(terms, network, remote),
+        **segmentation(segmenter, network),
     }
-    if network is not None and segmenter is not None:
-        roads |= segmentation(segmenter, network)
     rows = {name: milliseconds(work, seen, frames) for name, work in roads.items()}
     if server is not None:
         server.terminate()
@@ -161,9 +162,8 @@ def _tell(rows: dict[str, np.ndarray], frames: int) -> None:
     wall = {name: np.median(times[:, 0]) for name, times in rows.items()}
     here, served = wall["frame to action, in process"], wall["frame to action, policy served"]
     console.print(f"the wire costs {served - here:.2f} ms a frame; served takes {served / here:.2f} times as long")
-    if len(rows) > 3:
-        trained, ours = (np.median(times[:, 1]) for times in list(rows.values())[3:])
-        console.print(f"the actor's segmentation takes {ours / trained:.2f} of the processor time of the plain network")
+    trained, ours = (np.median(times[:, 1]) for times in list(rows.values())[3:])
+    console.print(f"the actor's segmentation takes {ours / trained:.2f} of the processor time of the plain network")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from robot.arm import Arm
-from robot.contract import load_contract
+from robot.contract import PolicyContract, load_contract
 from robot.errors import RobotError
 from robot.loop import TickRecord
-from robot.networks import NetworkPerception
+from robot.networks import NetworkPerception, NetworkPolicy, SegmenterActor
 from robot.policies import Policy, ScriptedPick, StandStill
 from robot.priority import prefer_this_thread
 from robot.rate import MonotonicClock
@@ -33,8 +33,15 @@ from serve.settings import ControlSettings
 
 log = logging.getLogger("ray.serve")
 
-# The panel's picture; small, because software rendering shares the processor with the models.
+# The panel's picture; small, because software rendering shares the processor with the models. A policy that looks gets
+# the size that its contract names.
 CAMERA_PX = (320, 240)
+# Under what the networks that ship were trained (docs/skills.md).
+PRETRAINED_CONTRACT = "so101_lift"
+SIM_ONLY = {
+    "pretrained": "the networks that ship have seen renderings only",
+    "scripted": "a real arm does not know where the cube is",
+}
 JPEG_QUALITY = 80
 # Lift, way back and settling take up to 10 s (robot/loop.py); a stop that takes longer is told as it is.
 STOP_TIMEOUT_S = 20.0
@@ -148,30 +155,30 @@ class Controller:
                 session.close()
 
     def _opened(self, policy: str, seed: int) -> Session:
+        if policy in SIM_ONLY and self._settings.robot != "sim":
+            raise RobotError(f"the policy {policy!r} needs the simulator; {SIM_ONLY[policy]}")
         prefer_this_thread()
         clock = MonotonicClock()
+        contract, decider, segmenter = self._contract, _decider(policy, self._contract), None
+        if policy == "pretrained":
+            contract, decider, segmenter = _pretrained()
         session = Session(
-            robot=self._robot(clock, seed),
-            policy=self._decider(policy),
-            contract=self._contract,
+            robot=self._robot(clock, seed, contract, looks=segmenter is not None),
+            policy=decider,
+            contract=contract,
             limits=self._limits,
             clock=clock,
-            perception=NetworkPerception(None, None, self._contract.image.disparity.depth_epsilon_m),
+            perception=NetworkPerception(segmenter, None, contract.image.disparity.depth_epsilon_m),
         )
         session.open()
         return session
 
-    def _decider(self, policy: str) -> Policy:
-        if policy == "scripted" and self._settings.robot != "sim":
-            raise RobotError("the scripted pick needs the simulator; a real arm does not know where the cube is")
-        return ScriptedPick(self._contract) if policy == "scripted" else StandStill(self._contract)
-
-    def _robot(self, clock: MonotonicClock, seed: int) -> Robot:
+    def _robot(self, clock: MonotonicClock, seed: int, contract: PolicyContract, *, looks: bool) -> Robot:
         settings = self._settings
         if settings.robot == "sim":
-            width, height = CAMERA_PX
+            width, height = (contract.camera.width_px, contract.camera.height_px) if looks else CAMERA_PX
             return SimRobot(
-                SimConfig(width_px=width, height_px=height, camera_fps=settings.camera_fps, planes=False, seed=seed),
+                SimConfig(width_px=width, height_px=height, camera_fps=settings.camera_fps, planes=looks, seed=seed),
                 clock,
             )
         if not settings.port or settings.calibration is None:
@@ -184,6 +191,22 @@ class Controller:
         self._newest = record
         if self._stop.is_set() and self._phase == "running":
             self._phase = "returning"
+
+
+def _decider(policy: str, contract: PolicyContract) -> Policy:
+    return ScriptedPick(contract) if policy == "scripted" else StandStill(contract)
+
+
+def _pretrained() -> tuple[PolicyContract, Policy, SegmenterActor]:
+    """The networks that ship. Imported here: only a service that runs them pays for torch."""
+    from actors import so101_policy, so101_segmenter
+
+    actor = so101_policy.So101Policy(so101_policy.SHIPPED)
+    segmenter = so101_segmenter.So101Segmenter(so101_segmenter.SHIPPED)
+    for network in (actor, segmenter):
+        network.load()
+    segmenter.warm_up()
+    return load_contract(PRETRAINED_CONTRACT), NetworkPolicy(actor), segmenter
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

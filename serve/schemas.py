@@ -127,7 +127,9 @@ class StartRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    policy: Literal["scripted", "stand_still"] = "scripted"
+    policy: Literal["pretrained", "scripted", "stand_still"] = Field(
+        default="pretrained", description="pretrained: the networks that ship, trained in simulation and only run there"
+    )
     seconds: float | None = Field(default=None, gt=0, le=3600)
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="sim: where the cube lies")
     release_estop: bool = Field(default=False, description="a person looked: let go of a latched emergency stop")

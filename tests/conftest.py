@@ -28,6 +28,17 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def rendering() -> str:
+    """The OpenGL platform that the simulator renders with; skips where there is none."""
+    from robot.rendering import RenderingUnavailable, detect
+
+    try:
+        return detect()
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def weights() -> Callable[[str], Path]:
     """Name → path of a catalogued file, fetched when not in the cache; skips when no source gives it."""
 

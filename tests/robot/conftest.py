@@ -5,7 +5,6 @@ import json
 import pytest
 
 from robot.contract import load_contract
-from robot.rendering import RenderingUnavailable, detect
 from robot.session import load_limits
 from tests.robot.servos import ServoBus
 
@@ -25,14 +24,6 @@ def handoff():
 @pytest.fixture(scope="session", params=["sim", "so101"])
 def limits(request):
     return load_limits(request.param)
-
-
-@pytest.fixture(scope="session")
-def rendering():
-    try:
-        return detect()
-    except RenderingUnavailable as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def apart(one, other):
 
 
 def test_the_emergency_stop_latches_until_a_person_releases_it(service):
-    service.post("/v1/control/start")
+    service.post("/v1/control/start", {"policy": "scripted"})
     wait_for(service, lambda told: told.get("loop") == "move")
     began_s = time.monotonic()
     assert service.post("/v1/control/estop")[1]["estop"]
@@ -99,7 +99,7 @@ def test_the_emergency_stop_latches_until_a_person_releases_it(service):
     service.post("/v1/control/stop")
     status, told = service.post("/v1/control/start")
     assert status == 409 and "latched" in told["reason"]
-    assert service.post("/v1/control/start", {"release_estop": True})[0] == 200
+    assert service.post("/v1/control/start", {"policy": "scripted", "release_estop": True})[0] == 200
     wait_for(service, lambda told: told.get("loop") == "move")
     assert service.post("/v1/control/stop")[1]["phase"] == "idle"
 

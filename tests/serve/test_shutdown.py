@@ -24,7 +24,7 @@ def test_the_end_is_orderly(tmp_path):
         with open_session(service, target) as socket:
             socket.send(frame(0, scene.jpeg(scene.frame(0))))
             assert wire.unpack(socket.recv(timeout=10), 1 << 24)["type"] == "state"
-            service.post("/v1/control/start")
+            service.post("/v1/control/start", {"policy": "scripted"})
             time.sleep(3)
             service.process.send_signal(signal.SIGINT)
             assert closed_with(socket, 30) in (1012, None)  # None: the proxy went before the gateway could say it

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import colorsys
 
-import cv2
 import mujoco
 import numpy as np
 
@@ -16,6 +15,7 @@ from robot import scene
 from robot.arm import assets_folder
 from robot.rendering import WristCamera
 from train_jobs.so101.light_meshes import lighten
+from train_jobs.so101.patterns import table_pattern
 from train_jobs.so101.ranges import LookRanges, Range
 
 MOST_CLUTTER = 8
@@ -166,32 +166,3 @@ def _colour(hue: Range, rng: np.random.Generator) -> tuple[float, float, float]:
     """Of any brightness, often nearly grey."""
     saturation = rng.uniform(0.0, 1.0) if rng.random() < 0.6 else rng.uniform(0.0, 0.15)
     return colorsys.hsv_to_rgb(rng.uniform(*hue), saturation, rng.uniform(0.1, 1.0))
-
-
-def table_pattern(kind: str, height_px: int, width_px: int, ranges: LookRanges, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8: a plain colour, a checker, noise, stripes, cloth or blots in two muted colours."""
-    value, contrast = rng.uniform(*ranges.table_value), rng.uniform(*ranges.table_contrast)
-    tint = np.array(colorsys.hsv_to_rgb(rng.uniform(0.05, 0.95), rng.uniform(0.0, 0.35), 1.0))
-    y, x = np.mgrid[0:height_px, 0:width_px]
-    if kind == "plain":
-        level = np.zeros((height_px, width_px))
-    elif kind == "checker":
-        period = int(rng.choice([16, 32, 64, 128]))
-        level = ((x // period + y // period) % 2) - 0.5
-    elif kind == "noise":
-        level = _smooth_noise(height_px, width_px, int(rng.choice([4, 16, 64])), rng)
-    elif kind == "stripes":
-        level = np.sin(2 * np.pi * (x * rng.integers(0, 6) + y * rng.integers(1, 6)) / width_px) / 2
-    elif kind == "cloth":
-        level = (np.sin(x * np.pi / 4) * np.sin(y * np.pi / 4)) / 2 + 0.3 * rng.normal(size=x.shape)
-    elif kind == "blots":
-        level = np.sign(_smooth_noise(height_px, width_px, int(rng.choice([6, 12])), rng)) / 2
-    else:
-        raise ValueError(f"unknown pattern {kind!r}; known: plain, checker, noise, stripes, cloth, blots")
-    grey = np.clip(value * (1 + 2 * contrast * level), 0.0, 1.0)
-    return (255 * grey[..., None] * tint).astype(np.uint8)
-
-
-def _smooth_noise(height_px: int, width_px: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    coarse = rng.uniform(-0.5, 0.5, (cells, cells)).astype(np.float32)
-    return cv2.resize(coarse, (width_px, height_px), interpolation=cv2.INTER_CUBIC)

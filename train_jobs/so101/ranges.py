@@ -1,4 +1,4 @@
-"""How far the look of the simulated table varies: one set of ranges to train in, another to be judged in.
+"""How far the look of the simulated table varies: ranges to train in, and others to be judged in.
 
 In: nothing. Out: frozen records of ranges. Used by look.py (what is rendered) and spoil.py (what a camera does to it).
 The held-out ranges reach beyond the training ones at both ends and use patterns and kinds of clutter of their own.
@@ -6,7 +6,7 @@ The held-out ranges reach beyond the training ones at both ends and use patterns
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Range = tuple[float, float]
 
@@ -53,9 +53,15 @@ TRAIN_LOOK = LookRanges(
     red_hue=(-0.02, 0.02), red_saturation=(0.75, 1.0), red_value=(0.55, 1.0), arm_hue=(0.08, 0.92),
     clutter=(0, 5), clutter_hue=(0.09, 0.9), camera_shift_m=0.003, camera_turn_rad=0.035, camera_fov_deg=1.5,
 )  # fmt: skip
+# The segmentation network learns from more: what is printed on a table with sharp edges it took for things, and things
+# in the dark for table.
+SEG_LOOK = replace(
+    TRAIN_LOOK, brightness=(0.21, 0.95), ambient=(0.11, 0.65), shadows=0.55, table_value=(0.12, 0.98),
+    table_contrast=(0.0, 0.42), patterns=("checker", "noise", "plain", "shards", "prints", "strokes"), clutter=(0, 7),
+)  # fmt: skip
 TRAIN_SPOIL = SpoilRanges(
-    gamma=(0.75, 1.35), gain=(0.85, 1.15), exposure=(0.75, 1.2), blur=(0.0, 6.0), noise=(0.0, 8.0), jpeg=(55, 100),
-    desaturation=(0.0, 0.25),
+    gamma=(0.72, 1.4), gain=(0.84, 1.16), exposure=(0.72, 1.22), blur=(0.0, 6.5), noise=(0.0, 9.0), jpeg=(48, 100),
+    desaturation=(0.0, 0.28),
 )  # fmt: skip
 
 HELD_OUT_LOOK = LookRanges(

@@ -134,17 +134,27 @@ WRONG_IDS = (0, 0, 2, 1, 4, 3)
 
 def share(results: Sequence[Result]) -> str:
     """`81.0 % (76.1 to 85.1) of 300`: success with its 95 % Wilson interval."""
-    if not results:
+    return share_of(sum(result.success for result in results), len(results))
+
+
+def share_of(won: int, of: int) -> str:
+    """The same of counts."""
+    if not of:
         return "no episodes"
-    won = sum(result.success for result in results)
-    low, high = wilson(won, len(results))
-    return f"{100 * won / len(results):.1f} % ({100 * low:.1f} to {100 * high:.1f}) of {len(results)}"
+    low, high = wilson(won, of)
+    return f"{100 * won / of:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of {of}"
 
 
 def seconds(results: Sequence[Result]) -> str:
-    """Median and 90th percentile of the time to success."""
+    """Median and 90th percentile of the time to success, as a sentence."""
+    times = times_to_success(results)
+    return "none succeeded" if times is None else "{:.1f} s, 90 % within {:.1f} s".format(*times)
+
+
+def times_to_success(results: Sequence[Result]) -> tuple[float, float] | None:
+    """Median and 90th percentile, None where none succeeded."""
     times = [result.seconds for result in results if result.success]
-    return f"{np.median(times):.1f} s, 90 % within {np.quantile(times, 0.9):.1f} s" if times else "none succeeded"
+    return (float(np.median(times)), float(np.quantile(times, 0.9))) if times else None
 
 
 def groups(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -47,6 +47,7 @@ def train(
     output: Output,
     config: Annotated[Path, typer.Option()] = CONFIGS / "so101_seg.yaml",
     steps: Annotated[int | None, typer.Option(min=1, help="instead of the configuration's")] = None,
+    start: Annotated[Path | None, typer.Option(help="weights to go on from; default: random ones")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")] = 0,
     gpu: Annotated[bool, typer.Option("--gpu", help="one GPU per worker")] = False,
 ) -> None:
@@ -57,7 +58,11 @@ def train(
 
     def work() -> dict[str, Any]:
         settings = read_settings(config, SegSettings, {} if steps is None else {"steps": steps})
-        request = {"settings": settings.model_dump(), "data": str(data.absolute())}
+        request = {
+            "settings": settings.model_dump(),
+            "data": str(data.absolute()),
+            "start": None if start is None else str(start.absolute()),
+        }
         return job.run(build, request, output, workers=workers, gpu=gpu)
 
     typer.echo(", ".join(f"{name} {value:.4g}" for name, value in plainly(work).items()))
@@ -65,10 +70,12 @@ def train(
 
 def build(request: dict[str, Any], place: Any) -> Any:
     """A trainer from plain values, in this process or in a worker."""
+    from models.so101_seg import load_checkpoint
     from train_jobs.so101_seg.frames import read
     from train_jobs.so101_seg.trainer import SegSettings, SegTrainer
 
-    return SegTrainer(SegSettings.model_validate(request["settings"]), read(Path(request["data"])), place)
+    start = None if request["start"] is None else load_checkpoint(Path(request["start"]))
+    return SegTrainer(SegSettings.model_validate(request["settings"]), read(Path(request["data"])), place, start)
 
 
 @app.command()

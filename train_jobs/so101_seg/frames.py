@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from train_jobs.so101.errors import CannotStart
-from train_jobs.so101.ranges import TRAIN_LOOK
+from train_jobs.so101.ranges import SEG_LOOK
 from train_jobs.so101_seg.studio import Studio
 
 NOTE_EVERY = 100
@@ -29,7 +29,7 @@ class Plan:
     seed: int
     width_px: int
     height_px: int
-    look: str = repr(TRAIN_LOOK)
+    look: str = repr(SEG_LOOK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def render(folder: Path, plan: Plan, tell: Callable[[int], None] = lambda done: 
     done = _done(folder, plan)
     folder.mkdir(parents=True, exist_ok=True)
     rgb, ids = _maps(folder, plan, "r+" if done else "w+")
-    studio = Studio(TRAIN_LOOK, plan.seed, plan.width_px, plan.height_px)
+    studio = Studio(SEG_LOOK, plan.seed, plan.width_px, plan.height_px)
     try:
         for number in range(done, plan.count):
             rgb[number], ids[number] = studio.frame(number)

@@ -3,16 +3,12 @@
 import pytest
 
 from robot.contract import load_contract
-from robot.rendering import RenderingUnavailable, detect
 from train_jobs.so101_seg.frames import Plan, read, render
 
 
 @pytest.fixture(scope="session", autouse=True)
-def rendering():
-    try:
-        return detect()
-    except RenderingUnavailable as error:
-        pytest.skip(str(error))
+def everything_here_renders(rendering):
+    return rendering
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from robot.contract import SEGMENTER_CLASSES
 from robot.rendering import WristCamera
 from train_jobs.so101.errors import CannotStart
 from train_jobs.so101.light_meshes import thin
-from train_jobs.so101.look import furnish, table_pattern
-from train_jobs.so101.ranges import HELD_OUT_LOOK, TRAIN_LOOK, TRAIN_SPOIL
+from train_jobs.so101.look import furnish
+from train_jobs.so101.patterns import KINDS, table_pattern
+from train_jobs.so101.ranges import HELD_OUT_LOOK, HELD_OUT_SPOIL, SEG_LOOK, TRAIN_LOOK, TRAIN_SPOIL
 from train_jobs.so101.spoil import spoil
 from train_jobs.so101_seg.evaluate import policy_size
 from train_jobs.so101_seg.frames import Plan, read, render
@@ -46,7 +47,7 @@ def test_labels_follow_the_name_of_the_body_not_its_number():
 
 
 def test_a_frame_is_the_same_in_whatever_order_it_is_rendered(frames):
-    studio = Studio(TRAIN_LOOK, 3, 64, 48)
+    studio = Studio(SEG_LOOK, 3, 64, 48)
     for number in (7, 2):
         rgb, ids = studio.frame(number)
         assert np.array_equal(rgb, frames.rgb[number]) and np.array_equal(ids, frames.ids[number])
@@ -82,11 +83,25 @@ def test_frames_of_another_plan_are_not_mixed(frames, tmp_path):
         read(tmp_path / "nowhere")
 
 
-def test_held_out_looks_are_others_than_those_of_training():
-    assert not set(HELD_OUT_LOOK.patterns) & set(TRAIN_LOOK.patterns)
+@pytest.mark.parametrize("look", [TRAIN_LOOK, SEG_LOOK])
+def test_held_out_looks_are_others_than_those_of_training(look):
+    assert not set(HELD_OUT_LOOK.patterns) & set(look.patterns)
     for name in ("brightness", "ambient", "lamp_height_m", "lamp_xy_m", "table_value"):
-        (low, high), (lowest, highest) = getattr(TRAIN_LOOK, name), getattr(HELD_OUT_LOOK, name)
+        (low, high), (lowest, highest) = getattr(look, name), getattr(HELD_OUT_LOOK, name)
         assert lowest < low and high < highest
+    assert look.clutter[1] < HELD_OUT_LOOK.clutter[1] and look.table_contrast[1] < HELD_OUT_LOOK.table_contrast[1]
+    assert HELD_OUT_SPOIL.jpeg[0] < TRAIN_SPOIL.jpeg[0] and TRAIN_SPOIL.noise[1] < HELD_OUT_SPOIL.noise[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_patterns_follow_their_generator(kind):
+    first, again, other = (table_pattern(kind, 64, 64, SEG_LOOK, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.shape == (64, 64, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert (len(np.unique(first.reshape(-1, 3), axis=0)) == 1) == (kind == "plain")
+
+
+def test_a_pattern_that_is_not_known_is_told():
     with pytest.raises(ValueError, match="known: plain"):
         table_pattern("marble", 8, 8, TRAIN_LOOK, np.random.default_rng(0))
 
