@@ -14,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Unsure
 from data_jobs.nuscenes.mot_folder import is_mot_folder
 from data_jobs.nuscenes.motion import LEARNED, motion_maker
 from data_jobs.nuscenes.peers import PEERS, library
+from data_jobs.nuscenes.perfect import perfect
 from data_jobs.nuscenes.suite import Part, Track, ours
 from data_jobs.runs.errors import RunError
 
 REFERENCE = "Kalman, tuned, ego-turned"
+BOUND = "perfect motion (told the truth)"
 METRICS = ("HOTA", "AssA", "IDF1", "IDSW")
 GAP_SEED = 7
 # Standard deviations by which a network's boxes grow in the rows that say `own gate`. Not tuned.
@@ -72,7 +75,8 @@ class Result:
 
 
 def entries(weights: Sequence[Path], peers: bool = False) -> list[Entry]:
-    """The rows: baselines, the library's trackers, then each network, a residual one also with its own spread as gate.
+    """The rows: baselines, the library's trackers, each network, a residual one also with its own spread as gate, and
+    perfect motion.
 
     Raises ModelError for weights that do not fit, RunError for peers that are not installed.
     """
@@ -91,7 +95,7 @@ def entries(weights: Sequence[Path], peers: bool = False) -> list[Entry]:
         rows.append(Entry(name, ours(make, TUNED_THRESHOLDS)))
         if isinstance(make(), Unsure):
             rows.append(Entry(f"{name}, own gate", ours(make, own)))
-    return rows
+    return [*rows, Entry(BOUND, partial(perfect, thresholds=TUNED_THRESHOLDS))]
 
 
 def changed(parts: Sequence[Part], condition: Condition) -> list[Part]:

@@ -61,7 +61,7 @@ class ResidualMotion:
         now = memory.advanced(whole, way)
         base, sigma = now.mean[:, :4], memory.spread_px(now)
         tokens = memory.tokens(now, way, np.array([state.class_id for state in states]))
-        boxes, spread = predict(self.network, tokens, base, sigma)
+        boxes, spread = predict(self.network, tokens, base, sigma, way.known)
         for k, state in enumerate(states):
             state.memory, state.spread_px = now.chosen(slice(k, k + 1)), float(spread[k, :2].mean())
         return boxes

@@ -15,7 +15,7 @@ import numpy as np
 from data_jobs.nuscenes.matching import FloatArray
 from data_jobs.nuscenes.mot_files import MotRows, rows_of_table
 from data_jobs.nuscenes.schema import CLASSES
-from data_jobs.nuscenes.suite import Track
+from data_jobs.nuscenes.suite import Part, Track
 from data_jobs.nuscenes.track import Frames
 from data_jobs.runs.errors import RunError
 
@@ -35,8 +35,8 @@ def library(name: str) -> Track:
             f"pip install --no-deps trackers=={VERSION}"
         ) from error
 
-    def run(frames: Frames, rows: MotRows) -> MotRows:
-        parts = [_one_class(make, frames, rows, class_id) for class_id in range(len(CLASSES))]
+    def run(part: Part) -> MotRows:
+        parts = [_one_class(make, part.frames, part.detections, class_id) for class_id in range(len(CLASSES))]
         return rows_of_table(np.concatenate(parts))
 
     return run

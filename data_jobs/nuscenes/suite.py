@@ -24,10 +24,9 @@ from data_jobs.nuscenes.mot_files import MotRows
 from data_jobs.nuscenes.schema import CLASSES
 from data_jobs.nuscenes.synthetic import scene_pool, write_database
 from data_jobs.nuscenes.synthetic_world import WorldSpec
-from data_jobs.nuscenes.track import Frames, track_camera
+from data_jobs.nuscenes.track import Frames, TrackRows, track_camera
 
 Truth = tuple[MotRows, np.ndarray]  # labels, and which are void
-Track = Callable[[Frames, MotRows], MotRows]
 
 # A detection belongs to a true box from this overlap on, when gaps are cut.
 SAME_OBJECT_IOU = 0.3
@@ -40,6 +39,9 @@ class Part:
     frames: Frames
     detections: MotRows
     truth: Truth
+
+
+Track = Callable[[Part], MotRows]
 
 
 def synthetic_suite(work: Path, split: str, seed: int, scenes: int) -> list[Part]:
@@ -68,7 +70,7 @@ def score(parts: list[Part], track: Track) -> dict[str, float]:
     """Class-averaged numbers of a tracker over all sequences."""
     scores: dict[str, list[Score]] = {name: [] for name in CLASSES}
     for part in parts:
-        tracks = track(part.frames, part.detections)
+        tracks = track(part)
         for number, name in enumerate(CLASSES):
             scores[name].append(score_sequence(*class_boxes(part.truth, tracks, number)))
     return class_averaged([combined(s) for s in scores.values()])
@@ -77,11 +79,16 @@ def score(parts: list[Part], track: Track) -> dict[str, float]:
 def ours(make: Callable[[], Motion], thresholds: Thresholds) -> Track:
     """A tracker of ours as a function."""
 
-    def run(frames: Frames, rows: MotRows) -> MotRows:
-        t = track_camera(frames, rows, make(), thresholds)
-        return MotRows(t.frame, t.id, t.xywh_px, t.score, t.class_id, np.full(len(t.frame), -1.0))
+    def run(part: Part) -> MotRows:
+        return rows_of(track_camera(part.frames, part.detections, make(), thresholds))
 
     return run
+
+
+def rows_of(tracks: TrackRows) -> MotRows:
+    """Tracks as rows to be scored."""
+    t = tracks
+    return MotRows(t.frame, t.id, t.xywh_px, t.score, t.class_id, np.full(len(t.frame), -1.0))
 
 
 def thinned(part: Part, every: int) -> Part:

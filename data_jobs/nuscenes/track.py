@@ -86,9 +86,11 @@ class TrackRows:
     class_id: IntArray
 
 
-def track_camera(frames: Frames, rows: MotRows, motion: Motion, thresholds: Thresholds) -> TrackRows:
+def track_camera(
+    frames: Frames, rows: MotRows, motion: Motion, thresholds: Thresholds, make: type[Tracker] = Tracker
+) -> TrackRows:
     """Run one camera's tracker over all frames, those without detections included."""
-    tracker = Tracker(motion, thresholds)
+    tracker = make(motion, thresholds)
     bounds = np.searchsorted(rows.frame, np.arange(1, len(frames.time_s) + 2))
     out: list[tuple[int, int, FloatArray, float, int]] = []
     for k, step in enumerate(frames.steps()):

@@ -5,7 +5,9 @@ state. Used by network.py; residual.py shares the flow step. Names are those of 
 (`ssm_decoder.head_series.N.*`).
 
 Δ, B and C come from the flow feature and the driven input from the box: the box is carried along the flow. The state
-passes from head to head. Box and state are detached between heads, so each head learns its own step.
+passes from head to head. Box and state are detached between heads, so each head learns its own step. The first head has
+no state before it, so the decay of the state, its `A_log`, is in the files but has no part in any box: it is not
+trained.
 """
 
 # B tracks, H heads, E width, N state, R rank of Δ
@@ -13,6 +15,7 @@ passes from head to head. Box and state are detached between heads, so each head
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +57,13 @@ class FlowStep(nn.Module):
         return self.norm2(y + self.linear2(F.relu(self.linear1(y)))), driven
 
 
+def in_a_row[H: FlowStep](heads: Iterable[H]) -> nn.ModuleList:
+    """Heads after each other. What the first has no use for asks for no gradient, which distributed training awaits."""
+    series = list(heads)
+    series[0].A_log.requires_grad_(False)
+    return nn.ModuleList(series)
+
+
 class FlowHead(FlowStep):
     """A flow step whose code is the sine code of the box and whose output is the next box."""
 
@@ -82,7 +92,7 @@ class FlowDecoder(nn.Module):
     def __init__(self, size: Size, sigmoid: bool) -> None:
         super().__init__()
         self.sigmoid = sigmoid
-        self.head_series = nn.ModuleList(FlowHead(size) for _ in range(size.heads))
+        self.head_series = in_a_row(FlowHead(size) for _ in range(size.heads))
 
     def forward(self, box: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Start box (B, 4), flow (B, E) → boxes after each head (H, B, 4), last state (B, E, N)."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from models.box_kalman import FloatArray
 from models.errors import UnexpectedModel
 from models.trackssm import memory
 from models.trackssm.checkpoint import EMBEDDING, fill, read_checkpoint, size_of
-from models.trackssm.decoder import FlowStep
+from models.trackssm.decoder import FlowStep, in_a_row
 from models.trackssm.losses import giou, step_targets
 from models.trackssm.mamba import Encoder
 from models.trackssm.size import Size
@@ -56,7 +57,7 @@ class ResidualDecoder(nn.Module):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.head_series = nn.ModuleList(ResidualHead(size) for _ in range(size.heads))
+        self.head_series = in_a_row(ResidualHead(size) for _ in range(size.heads))
         self.spread_out = nn.Linear(size.width, 4)
         nn.init.zeros_(self.spread_out.weight)
         nn.init.zeros_(self.spread_out.bias)
@@ -74,11 +75,11 @@ class ResidualDecoder(nn.Module):
 
 
 class ResidualTrackSSM(nn.Module):
-    """Encoder and residual decoder."""
+    """Encoder and residual decoder. `unposed` says whether it learned from recordings without the camera's way."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, unposed: bool = False) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.unposed = size, unposed
         self.encoder = Encoder(memory.FEATURES, size.width, size.layers, size.state)
         self.ssm_decoder = ResidualDecoder(size)
 
@@ -119,12 +120,19 @@ def boxes_of(answer: Tensor, base: Tensor, sigma: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predict(
-    network: ResidualTrackSSM, tokens: np.ndarray, base: FloatArray, sigma: FloatArray
+    network: ResidualTrackSSM, tokens: np.ndarray, base: FloatArray, sigma: FloatArray, known: npt.NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
-    """Boxes (N, 4) and their standard deviations (N, 4), pixels."""
+    """Boxes (N, 4) and their standard deviations (N, 4), pixels.
+
+    known (N,): whether the camera's way was measured. Where it was not, a network that never met such a recording has
+    nothing to say: the filter's box and spread stand.
+    """
+    if not network.unposed and not known.any():
+        return base.copy(), sigma.copy()
     answers, spread = network(torch.as_tensor(tokens))
-    box = boxes_of(answers[-1].double(), torch.as_tensor(base), torch.as_tensor(sigma))
-    return box.numpy(), sigma * np.exp(spread.double().numpy())
+    asked = torch.as_tensor(known | network.unposed)[:, None]
+    box = boxes_of(answers[-1].double() * asked, torch.as_tensor(base), torch.as_tensor(sigma))
+    return box.numpy(), sigma * np.exp((spread.double() * asked).numpy())
 
 
 def load_residual(path: Path) -> ResidualTrackSSM:
@@ -136,4 +144,4 @@ def load_residual(path: Path) -> ResidualTrackSSM:
             f"{path} takes {inputs} numbers per token, the residual variant {memory.FEATURES}: it is the public form, "
             f"or of another version"
         )
-    return fill(ResidualTrackSSM(size), checkpoint).eval()
+    return fill(ResidualTrackSSM(size, bool(checkpoint.note.get("unposed"))), checkpoint).eval()

@@ -62,7 +62,12 @@ class PhaseFiles:
             "optimizer_state_dict": trainer.optimiser.state_dict(),
             "val_loss": validation["loss"],
             "config": config.model_dump(mode="json"),
-            OWN_NOTE: {"form": config.form, "sigmoid": config.sigmoid, "validation": validation},
+            OWN_NOTE: {
+                "form": config.form,
+                "sigmoid": config.sigmoid,
+                "unposed": any(not s.way_known for s in trainer.train.sequences),
+                "validation": validation,
+            },
         }
         write_whole(self.best, content)
 

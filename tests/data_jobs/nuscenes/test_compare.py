@@ -18,19 +18,22 @@ from models.trackssm.pretrained import PRETRAINED
 @pytest.fixture(scope="module")
 def results(database, converted):
     parts = suite.read_suite(converted, database / "detections.parquet", "val")
-    chosen = [row for row in job.entries([PRETRAINED]) if row.name in (job.REFERENCE, "last box") or "own" in row.name]
+    wanted = ("last box", job.REFERENCE, "TrackSSM, trackssm_small, own gate", job.BOUND)
+    chosen = [row for row in job.entries([PRETRAINED]) if row.name in wanted]
     return job.compare([parts[:3], parts[3:]], chosen, [job.CONDITIONS[1]], lambda line: None)
 
 
 def test_rows_are_baselines_and_the_network_with_and_without_its_gate():
     names = [row.name for row in job.entries([PRETRAINED])]
-    assert names[-2:] == ["TrackSSM, trackssm_small", "TrackSSM, trackssm_small, own gate"]
-    assert job.REFERENCE in names and len(names) == 7
+    assert names[-3:] == ["TrackSSM, trackssm_small", "TrackSSM, trackssm_small, own gate", job.BOUND]
+    assert job.REFERENCE in names and len(names) == 8
 
 
 def test_a_score_per_suite_and_a_difference_taken_suite_by_suite(results):
-    last, reference, _ = results
+    last, reference, _, bound = results
     assert len(last.scores) == 2 and 0 < last.values("HOTA").mean() < reference.values("HOTA").mean() < 100
+    assert bound.values("HOTA").mean() > reference.values("HOTA").mean()
+    assert bound.values("IDSW").sum() < reference.values("IDSW").sum()
     difference = (last.values("HOTA") - reference.values("HOTA")).mean()
     line = next(line for line in job.table(results).splitlines() if "last box" in line)
     assert f"{difference:.2f} ±" in line
@@ -68,7 +71,7 @@ def test_a_mot_folder_is_compared_on_its_own_detections(tmp_path):
     rows = json.loads((tmp_path / "out/compare.json").read_text())["results"]
     assert {row["condition"] for row in rows} == {c.name for c in job.AS_RECORDED}
     easy = [row["scores"][0] for row in rows if row["condition"] == "as recorded"]
-    assert len(easy) == 7 and all(score["HOTA"] > 0.95 and score["IDSW"] == 0 for score in easy)
+    assert len(easy) == 8 and all(score["HOTA"] > 0.95 and score["IDSW"] == 0 for score in easy)
     assert "every 6th frame" in (tmp_path / "out/compare.html").read_text()
     assert "| as recorded | last box |" in (tmp_path / "out/compare.md").read_text()
 

@@ -1,5 +1,7 @@
 """Networks as motion models: the reference tracker's use of the public form, and the residual over the filter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from data_jobs.nuscenes import suite
 from data_jobs.nuscenes.__main__ import app
 from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Detections, Step, Thresholds, Tracker
 from data_jobs.nuscenes.learned import PublicMotion, ResidualMotion
-from data_jobs.nuscenes.motion import MOTIONS
+from data_jobs.nuscenes.motion import LEARNED, MOTIONS, motion_maker
 from models.trackssm.residual import ResidualTrackSSM
 from models.trackssm.size import SIZES
 
@@ -48,7 +50,7 @@ def test_an_untrained_residual_network_tracks_as_the_ego_turned_filter_does(part
     network = ResidualTrackSSM(SIZES["small"]).eval()
     for part in parts[:3]:
         learned, plain = (
-            suite.ours(make, TUNED_THRESHOLDS)(part.frames, part.detections)
+            suite.ours(make, TUNED_THRESHOLDS)(part)
             for make in (lambda: ResidualMotion(network), MOTIONS["kalman_ego"])
         )
         assert len(plain.frame) > 20
@@ -85,6 +87,15 @@ def test_plain_mot_folders_are_tracked_from_their_own_detections(motion, tmp_pat
     assert len(tracks) == 60 and sorted(set(tracks[:, 1])) == [1, 2] and (tracks[:, 7] == -1).all()
     left = tracks[tracks[:, 1] == 1]
     assert np.abs(np.diff(left[:, 2]) - 3).max() < 0.1  # one id, one walker
+
+
+def test_shipped_weights_track_as_the_filter_does_where_the_cameras_way_is_not_known(parts):
+    """They never learned from such recordings, so they can lose nothing there."""
+    part = replace(parts[0], frames=replace(parts[0].frames, origin_m=None))
+    learned, plain = (suite.ours(motion_maker(name), TUNED_THRESHOLDS)(part) for name in (LEARNED, "kalman_ego"))
+    assert len(plain.frame) > 20
+    for name in ("frame", "id", "xywh_px"):
+        np.testing.assert_array_equal(getattr(learned, name), getattr(plain, name))
 
 
 def test_every_sixth_frame_is_renumbered(parts):

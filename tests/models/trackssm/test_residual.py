@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from models import box_kalman
 from models.errors import UnexpectedModel
 from models.trackssm import memory
+from models.trackssm.checkpoint import OWN_NOTE
 from models.trackssm.network import D2MP
 from models.trackssm.residual import ResidualTrackSSM, answers_of, boxes_of, load_residual, predict
 from models.trackssm.size import SIZES
@@ -38,7 +39,7 @@ def seen(steps=4, n=3):
 def test_an_untrained_network_is_the_filter_box_and_spread(untrained):
     now = seen()
     base, sigma = now.mean[:, :4], memory.spread_px(now)
-    box, spread = predict(untrained, memory.tokens(now, way(3), np.zeros(3, int)), base, sigma)
+    box, spread = predict(untrained, memory.tokens(now, way(3), np.zeros(3, int)), base, sigma, way(3).known)
     np.testing.assert_allclose(box, base, atol=1e-9)
     np.testing.assert_allclose(spread, sigma, rtol=1e-6)
 
@@ -76,10 +77,27 @@ def test_ages_places_and_order_of_what_is_remembered():
 def test_a_track_is_told_nothing_of_the_others(untrained):
     now = seen()
     tokens, base, sigma = memory.tokens(now, way(3), np.arange(3)), now.mean[:, :4], memory.spread_px(now)
-    together, _ = predict(untrained, tokens, base, sigma)
+    together, _ = predict(untrained, tokens, base, sigma, way(3).known)
     for k in range(3):
-        alone, _ = predict(untrained, tokens[k : k + 1], base[k : k + 1], sigma[k : k + 1])
+        alone, _ = predict(untrained, tokens[k : k + 1], base[k : k + 1], sigma[k : k + 1], way(1).known)
         np.testing.assert_allclose(alone[0], together[k], atol=1e-4)
+
+
+@pytest.mark.parametrize("unposed", [False, True])
+def test_where_the_cameras_way_is_not_known_only_a_network_that_learned_so_is_asked(unposed, tmp_path):
+    torch.manual_seed(0)
+    trained = ResidualTrackSSM(SIZES["small"])
+    torch.nn.init.normal_(trained.ssm_decoder.head_series[-1].answer_out.bias)
+    torch.nn.init.normal_(trained.ssm_decoder.spread_out.bias)
+    content = {"model_state_dict": trained.state_dict(), OWN_NOTE: {"form": "residual", "unposed": unposed}}
+    torch.save(content, tmp_path / "trained.pth")
+    now, network = seen(), load_residual(tmp_path / "trained.pth")
+    tokens, base, sigma = memory.tokens(now, way(3), np.zeros(3, int)), now.mean[:, :4], memory.spread_px(now)
+    for known in (np.zeros(3, bool), np.array([True, False, True])):
+        answers = predict(network, tokens, base, sigma, known)
+        for answer, plain in zip(answers, (base, sigma), strict=True):
+            moved = np.abs(answer - plain).max(axis=1) > 0.01
+            assert moved.tolist() == (known | unposed).tolist()
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -89,6 +89,31 @@ def test_both_phases_run_and_phase_1_leaves_the_encoder_alone(form, conversion, 
     assert [row["epoch"] for row in curve(tmp_path, "phase1") if "epoch" in row] == [1, 2]
 
 
+@pytest.mark.parametrize("posed", [True, False])
+def test_weights_say_whether_they_learned_without_the_cameras_way(posed, conversion, mot, tmp_path):
+    words = ("pretrain", "--output", tmp_path / "out", "--config", quick(tmp_path), "--epochs", 1)
+    assert call(*words, "--data", conversion if posed else mot).exit_code == 0
+    assert load_residual(PhaseFiles(tmp_path / "out", "pretrain").best).unposed == (not posed)
+
+
+@pytest.mark.parametrize("form", ["residual", "public"])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_what_asks_for_a_gradient_gets_one(form, encoder, conversion, tmp_path):
+    """Distributed training waits for every one of them."""
+    torch.manual_seed(0)
+    start = tmp_path / "start.pth"
+    torch.save({"state_dict": trainer_of(conversion, tmp_path, form=form).objective.network.state_dict()}, start)
+    config = read_settings(quick(tmp_path), PhaseConfig, {"form": form, "train_encoder": encoder})
+    trainer = build(Request("phase2", config, conversion, tmp_path, start, 0, None))
+    trainer.step()
+    asked, got = (
+        {name for name, p in trainer.objective.network.named_parameters() if has(p)}
+        for has in (lambda p: p.requires_grad, lambda p: p.grad is not None)
+    )
+    assert asked == got and len(asked) > 20
+    assert any(name.startswith("encoder.") for name in asked) == encoder
+
+
 def test_a_step_depends_on_nothing_but_the_state(conversion, tmp_path):
     whole = trainer_of(conversion, tmp_path)
     first = [whole.step() for _ in range(6)]
