@@ -60,7 +60,7 @@ class Unsure(Protocol):
     """A motion model that also says how far its boxes may be off."""
 
     def spread_px(self, states: list[Any]) -> FloatArray:
-        """Standard deviation (N,) of the predicted boxes, pixels."""
+        """Standard deviation (N,) of the predicted boxes, pixels; NaN where it cannot say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class Thresholds:
     # newborn's velocity is not known yet. 0 compares the boxes as they are, at any frame rate.
     drift_per_s: float = 0.0
     newborn_drift_per_s: float = 0.0
-    # With a motion model that is Unsure, boxes grow by this many of its standard deviations instead. 0: as above.
+    # With a motion model that is Unsure, boxes grow by this many of its standard deviations instead, where it says
+    # them. 0: as above.
     spread_growth: float = 0.0
 
 
@@ -162,11 +163,13 @@ class Tracker:
 
     def _margins(self, tracks: Sequence[Track], time_s: float, drift_per_s: float) -> FloatArray:
         """How many pixels (N,) each track's boxes grow on every side, for the time since it was seen."""
-        if self.thresholds.spread_growth and tracks and isinstance(self.motion, Unsure):
-            return self.thresholds.spread_growth * self.motion.spread_px([track.state for track in tracks])
         # A motion model may shrink a box through zero: such a box has no size to grow by.
         area = np.array([max(track.box[2], 0.0) * max(track.box[3], 0.0) for track in tracks])
-        return drift_per_s * np.sqrt(area) * np.array([time_s - track.seen_s for track in tracks])
+        margins = drift_per_s * np.sqrt(area) * np.array([time_s - track.seen_s for track in tracks])
+        if self.thresholds.spread_growth and tracks and isinstance(self.motion, Unsure):
+            told = self.motion.spread_px([track.state for track in tracks])
+            margins = np.where(np.isnan(told), margins, self.thresholds.spread_growth * told)
+        return margins
 
     def _match(
         self, tracks: Sequence[Track], margins: FloatArray, detections: Detections, rows: IntArray, limit: float

@@ -41,7 +41,7 @@ class ResidualState:
 
     memory: memory.Memory  # of one track
     class_id: int
-    spread_px: float = 0.0
+    spread_px: float = np.nan
 
 
 class ResidualMotion:
@@ -62,8 +62,9 @@ class ResidualMotion:
         base, sigma = now.mean[:, :4], memory.spread_px(now)
         tokens = memory.tokens(now, way, np.array([state.class_id for state in states]))
         boxes, spread = predict(self.network, tokens, base, sigma, way.known)
+        told = np.where(self.network.asked(way.known), spread[:, :2].mean(axis=1), np.nan)
         for k, state in enumerate(states):
-            state.memory, state.spread_px = now.chosen(slice(k, k + 1)), float(spread[k, :2].mean())
+            state.memory, state.spread_px = now.chosen(slice(k, k + 1)), float(told[k])
         return boxes
 
     def update(self, states: list[ResidualState], boxes: FloatArray) -> None:
@@ -73,7 +74,7 @@ class ResidualMotion:
             state.memory = now.chosen(slice(k, k + 1))
 
     def spread_px(self, states: list[ResidualState]) -> FloatArray:
-        """Standard deviation (N,) of the predicted centres, mean of both directions."""
+        """Standard deviation (N,) of the predicted centres; NaN where the filter stands alone."""
         return np.array([state.spread_px for state in states])
 
 

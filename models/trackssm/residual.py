@@ -87,6 +87,10 @@ class ResidualTrackSSM(nn.Module):
         """(B, K, FEATURES) → answers after each head (H, B, 4), log spread (B, 4)."""
         return self.ssm_decoder(self.encoder(tokens))
 
+    def asked(self, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """For which tracks (N,) its answer counts: without the camera's way, only if it ever learned without."""
+        return known | self.unposed
+
     def loss(self, tokens: Tensor, base: Tensor, sigma: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(smooth L1 in sigmas, 1 − GIoU, Gaussian log-likelihood of the spread), means over tracks.
 
@@ -124,13 +128,12 @@ def predict(
 ) -> tuple[FloatArray, FloatArray]:
     """Boxes (N, 4) and their standard deviations (N, 4), pixels.
 
-    known (N,): whether the camera's way was measured. Where it was not, a network that never met such a recording has
-    nothing to say: the filter's box and spread stand.
+    known (N,): whether the camera's way was measured. Where not asked, the filter's box and spread stand.
     """
-    if not network.unposed and not known.any():
+    if not network.asked(known).any():
         return base.copy(), sigma.copy()
     answers, spread = network(torch.as_tensor(tokens))
-    asked = torch.as_tensor(known | network.unposed)[:, None]
+    asked = torch.as_tensor(network.asked(known))[:, None]
     box = boxes_of(answers[-1].double() * asked, torch.as_tensor(base), torch.as_tensor(sigma))
     return box.numpy(), sigma * np.exp((spread.double() * asked).numpy())
 

@@ -92,10 +92,12 @@ def test_plain_mot_folders_are_tracked_from_their_own_detections(motion, tmp_pat
 def test_shipped_weights_track_as_the_filter_does_where_the_cameras_way_is_not_known(parts):
     """They never learned from such recordings, so they can lose nothing there."""
     part = replace(parts[0], frames=replace(parts[0].frames, origin_m=None))
-    learned, plain = (suite.ours(motion_maker(name), TUNED_THRESHOLDS)(part) for name in (LEARNED, "kalman_ego"))
+    plain = suite.ours(motion_maker("kalman_ego"), TUNED_THRESHOLDS)(part)
     assert len(plain.frame) > 20
-    for name in ("frame", "id", "xywh_px"):
-        np.testing.assert_array_equal(getattr(learned, name), getattr(plain, name))
+    for growth in (0.0, 2.0):
+        learned = suite.ours(motion_maker(LEARNED), replace(TUNED_THRESHOLDS, spread_growth=growth))(part)
+        for name in ("frame", "id", "xywh_px"):
+            np.testing.assert_array_equal(getattr(learned, name), getattr(plain, name))
 
 
 def test_every_sixth_frame_is_renumbered(parts):
