@@ -1,8 +1,8 @@
 """Perfect motion: what the best motion model there could be would gain under the same association.
 
 In: a Part with its truth. Out: its tracks. Called by compare.py. Every track knows which object its last detection lay
-on, and predicts that object's true box; a track of no object, or of one that is not labelled now, is predicted by the
-ego-turned filter. Detections, gates and the life of a track are everyone else's.
+on, and predicts that object's true box. A track of no object, of one that is not labelled now, or of one that an older
+track follows is predicted by the ego-turned filter. Detections, gates and the life of a track are everyone else's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Perfect:
     def begin(self, boxes: FloatArray, class_id: IntArray) -> list[Known]:
         """States of N newborn tracks."""
         states = zip(self.filter.begin(boxes, class_id), boxes, strict=True)
-        return [Known(state, self._below(box)) for state, box in states]
+        return [Known(state, self._below(box, NOBODY)) for state, box in states]
 
     def predict(self, states: list[Known], step: Step) -> FloatArray:
         """True boxes (N, 4), the filter's where there is none."""
@@ -50,7 +50,7 @@ class Perfect:
         place = {int(identity): row for row, identity in enumerate(self.truth.id)}
         for k, state in enumerate(states):
             if state.id in place:
-                xywh = self.truth.xywh_px[place[state.id]]
+                xywh = self.truth.xywh_px[place.pop(state.id)]
                 boxes[k] = [*(xywh[:2] + xywh[2:] / 2), *xywh[2:]]
         return boxes
 
@@ -58,16 +58,16 @@ class Perfect:
         """Correct the filters; a detection on another object changes whom a track follows."""
         self.filter.update([state.filter for state in states], boxes)
         for state, box in zip(states, boxes, strict=True):
-            found = self._below(box)
-            state.id = state.id if found == NOBODY else found
+            state.id = self._below(box, state.id)
 
-    def _below(self, box: FloatArray) -> int:
-        """The object with the largest overlap, NOBODY where it is small."""
-        if not len(self.truth.id):
-            return NOBODY
+    def _below(self, box: FloatArray, before: int) -> int:
+        """The object that a detection lies on: the one before if it may be that, else that with the largest overlap."""
         xywh = np.concatenate([box[:2] - box[2:] / 2, box[2:]])
         shares = pairwise_iou(np.repeat(xywh[None], len(self.truth.id), axis=0), self.truth.xywh_px)
-        return int(self.truth.id[np.argmax(shares)]) if shares.max() >= SAME_OBJECT_IOU else NOBODY
+        near = shares >= SAME_OBJECT_IOU
+        if before in self.truth.id[near] or not near.any():
+            return before
+        return int(self.truth.id[np.argmax(shares)])
 
 
 def perfect(part: Part, thresholds: Thresholds) -> MotRows:

@@ -76,6 +76,24 @@ def test_a_mot_folder_is_compared_on_its_own_detections(tmp_path):
     assert "| as recorded | last box |" in (tmp_path / "out/compare.md").read_text()
 
 
+def test_perfect_motion_crosses_what_no_filter_follows(tmp_path):
+    """Two walkers that turn back at every tenth frame, seen at every fourth only: told the truth, nobody is lost."""
+    place = [100 + 40 * abs((k + 10) % 20 - 10) for k in range(41)]
+    for part in ("det", "gt"):
+        (tmp_path / "turn" / part).mkdir(parents=True)
+    info = "[Sequence]\nname=turn\nframeRate=10\nseqLength=41\nimWidth=900\nimHeight=480\n"
+    (tmp_path / "turn/seqinfo.ini").write_text(info)
+    boxes = [(k + 1, j, f"{x + (j * (600 - 2 * x))},{100 + 60 * j},40,90") for k, x in enumerate(place) for j in (0, 1)]
+    lines = [f"{k},-1,{box},0.9,-1,-1,-1\n" for k, _, box in boxes if k % 4 == 1]
+    (tmp_path / "turn/det/det.txt").write_text("".join(lines))
+    (tmp_path / "turn/gt/gt.txt").write_text("".join(f"{k},{j + 1},{box},1,-1,-1,-1\n" for k, j, box in boxes))
+    parts = suite.mot_suite(tmp_path)
+    wanted = (job.BOUND, job.REFERENCE)
+    rows = {row.name: suite.score(parts, row.track) for row in job.entries([]) if row.name in wanted}
+    assert rows[job.BOUND]["IDSW"] == 0 < rows[job.REFERENCE]["IDSW"]
+    assert rows[job.BOUND]["AssRe"] > rows[job.REFERENCE]["AssRe"]
+
+
 def test_truth_with_classes_counts_pedestrians_and_voids_what_looks_like_them(tmp_path):
     walkers(tmp_path, "new", ["1,1,0.9", "0,7,0.9"])  # MOT16 on: a pedestrian, a person who stands
     rows, void = read_truth(tmp_path / "new")
