@@ -52,6 +52,10 @@ class Backbone(nn.Module):
         self.depths = [round(last * (k + 1) / SCALES) for k in range(SCALES)]
         self.scales = nn.ModuleList(nn.Linear(width, width // SCALES) for _ in self.depths)
 
+    def save_memory(self, on: bool) -> None:
+        """In training keep each layer's input only, and compute the rest again on the way back."""
+        self.checkpointing = on
+
     def several_scales(self, hidden: list[Tensor]) -> Tensor:
         """Tokens (B, 256, C) from the hidden states after each layer (0: before the first)."""
         return torch.cat([scale(hidden[depth]) for scale, depth in zip(self.scales, self.depths, strict=True)], -1)
@@ -67,8 +71,8 @@ class TinyBackbone(Backbone):
         super().__init__(size)
         width = size.backbone_width
         self.stem = nn.ModuleList(_strided(*pair) for pair in ((3, 32), (32, 64), (64, width)))
-        self.rows = nn.Parameter(0.02 * torch.randn(GRID, 1, width))
-        self.columns = nn.Parameter(0.02 * torch.randn(1, GRID, width))
+        self.rows = nn.Parameter(0.2 * torch.randn(GRID, 1, width))
+        self.columns = nn.Parameter(0.2 * torch.randn(1, GRID, width))
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.layers = nn.ModuleList(EncoderLayer(width, size.backbone_heads) for _ in range(size.backbone_layers))
         self.norm = nn.LayerNorm(width)
@@ -112,6 +116,13 @@ class DinoBackbone(Backbone):
         self.frozen = [dino.embeddings, *dino.encoder.layer[: size.frozen_layers]]
         for part in self.frozen:
             part.requires_grad_(False)
+
+    def save_memory(self, on: bool) -> None:
+        """The library's own way."""
+        if on:
+            self.dino.activation_checkpointing_enable()
+        else:
+            self.dino.activation_checkpointing_disable()
 
     def forward(self, pictures: Tensor) -> Features:
         """(B, 3, 224, 224) → Features."""

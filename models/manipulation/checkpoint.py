@@ -15,14 +15,21 @@ from safetensors.torch import save_file
 
 from models.errors import UnexpectedModel
 from models.manipulation.network import ManipulationTransformer, empty
-from models.manipulation.size import SIZES
+from models.manipulation.size import SIZES, Size
+from models.manipulation.temporal import TemporalFusion
+from models.shipped import FOLDER, read, write
 
 NOTE = "reafference_manipulation"
+# What is shipped: `tiny`, and its fusion over time.
+MANIPULATION = FOLDER / "manipulation_tiny.safetensors"
+TEMPORAL = FOLDER / "manipulation_tiny_temporal.safetensors"
 
 
-def save(network: ManipulationTransformer, path: Path, note: dict[str, Any]) -> None:
-    """Write whole or not at all; `note` is what a reader should know of the training."""
+def save(network: ManipulationTransformer, path: Path, note: dict[str, Any], *, halved: bool = False) -> None:
+    """Write whole or not at all; `note` is what a reader should know of the training. `halved`: matrices in float16."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if halved:
+        tensors = {name: value.half() if value.ndim >= 2 else value for name, value in tensors.items()}
     sigma = any(".parametrizations." in name for name in tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
@@ -52,3 +59,22 @@ def load(path: Path, size: str | None = None) -> tuple[ManipulationTransformer, 
     network.to_empty(device="cpu")
     network.load_state_dict(tensors)
     return network.eval(), note
+
+
+def save_temporal(fusion: TemporalFusion, path: Path, note: dict[str, Any]) -> None:
+    """Weights of stage 2, large matrices in half precision."""
+    write(path, {name: value.detach().cpu() for name, value in fusion.state_dict().items()}, note)
+
+
+def load_temporal(path: Path, size: Size) -> TemporalFusion:
+    """The fusion that was trained on answers of this size. Raises UnexpectedModel."""
+    try:
+        tensors, _, _ = read(path)
+    except OSError as error:
+        raise UnexpectedModel(f"{path} cannot be read: {error.strerror}") from error
+    fusion = TemporalFusion(size)
+    try:
+        fusion.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UnexpectedModel(f"{path} does not fit size {size.name}: {str(error).splitlines()[-1].strip()}") from error
+    return fusion.eval()

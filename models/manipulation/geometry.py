@@ -46,14 +46,22 @@ def sample(maps: Tensor, pixels: Tensor, size_px: int) -> Tensor:
     return found[:, :, 0].mT
 
 
-def back_project(place: Tensor, log_width: Tensor, intrinsics: Tensor, size_px: int, usual_width_m: float) -> Tensor:
+def back_project(
+    place: Tensor,
+    log_width: Tensor,
+    intrinsics: Tensor,
+    size_px: int,
+    usual_width_m: float,
+    behind_m: Tensor | float = 0.0,
+) -> Tensor:
     """Where in the picture and how wide the view is there → points (B, N, 3) in metres.
 
     `place` (B, N, 2) from −1 to 1 over the picture. exp(`log_width`) (B, N) times the usual width is what the picture
-    spans at the point's depth: sizes in a picture tell that, and the focal length turns it into a depth.
+    spans at the point's depth: sizes in a picture tell that, and the focal length turns it into a depth, to which
+    `behind_m` (B, N) is added.
     """
     focal = intrinsics.diagonal(dim1=-2, dim2=-1)[:, :2].mean(-1)[:, None]
-    depth = usual_width_m * log_width.float().clamp(-3, 3).exp() * focal / size_px
+    depth = usual_width_m * log_width.float().clamp(-3, 3).exp() * focal / size_px + behind_m
     place = place.float()
     pixels = torch.cat([(place + 1) * size_px / 2 - 0.5, torch.ones_like(place[..., :1])], -1)
     return depth[..., None] * _times(torch.linalg.inv(intrinsics), pixels)

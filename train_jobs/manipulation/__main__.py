@@ -1,4 +1,4 @@
-"""The command line: stage1, stage2, stage3. `python -m train_jobs.manipulation --help`.
+"""The command line: stage1, stage2, stage3, ship, evaluate. `python -m train_jobs.manipulation --help`.
 
 Exit codes: 0 done; 1 refused, one sentence on standard error; 2 wrong usage.
 """
@@ -13,6 +13,8 @@ import typer
 
 from models.errors import ModelError
 from train_jobs.settings import CONFIGS, read_settings
+
+SHIPPED = Path(__file__).resolve().parents[2] / "models" / "pretrained"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -103,6 +105,43 @@ def stage2(
     typer.echo("joints from the wrist: " + ", ".join(f"{name} {value:.1f} mm" for name, value in joints.items()))
     for name, row in ahead.items():
         typer.echo(f"wrist ahead, {name}: " + ", ".join(f"{k} steps {value:.1f} mm" for k, value in row.items()))
+
+
+@app.command()
+def ship(
+    output: Annotated[Path, typer.Option(help="the folder of stages 1 and 2")],
+    to: Annotated[Path, typer.Option(help="folder of shipped weights")] = SHIPPED,
+) -> None:
+    """Write the weights of both stages as they are shipped: large matrices in half precision."""
+    from train_jobs.manipulation import ship as shipping
+
+    try:
+        for path in shipping.ship(output, to):
+            typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    except ModelError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def evaluate(
+    weights: Annotated[Path, typer.Option(help="of stage 1; default: the shipped ones")] = SHIPPED
+    / "manipulation_tiny.safetensors",
+    pictures: Annotated[int, typer.Option(min=20, help="of the test split")] = 1000,
+    bank: Annotated[int, typer.Option(min=20, help="training pictures, for the baselines")] = 2000,
+    output: Annotated[Path | None, typer.Option(help="JSON file for all numbers")] = None,
+) -> None:
+    """Measure weights on pictures that they have not seen, beside those who have not learned; on the CPU."""
+    from train_jobs.manipulation import ship as shipping
+
+    try:
+        found = shipping.report(weights, pictures, bank, _landmarks(), lambda line: typer.echo(line, err=True))
+    except ModelError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if output is not None:
+        shipping.write_report(output, found)
+    typer.echo(shipping.table(found))
 
 
 def _landmarks() -> Path | None:

@@ -86,9 +86,13 @@ def mediapipe(test: Samples, weights: Path) -> Tensor:
 
 
 def objects(told: dict[str, Tensor], test: Samples) -> dict[str, float]:
-    """ADD-S of the surest query nearest to each held object; an object that no sure query is near counts as missed."""
+    """ADD-S of the sure query nearest to each held object; an object that no sure query is near counts as missed.
+
+    Held is what a hand touches: things that only lie beside a hand are not asked for.
+    """
     errors, diameters = [], []
-    for row in torch.nonzero(test.object_kinds[:, 0] >= 0)[:, 0].tolist():
+    held = (test.object_kinds[:, 0] >= 0) & test.has_hand & test.touching.any(1)
+    for row in torch.nonzero(held)[:, 0].tolist():
         points = surface_points(int(test.object_kinds[row, 0]), test.object_halves_m[row, 0]).numpy()
         diameters.append(object_metrics.diameter_m(points))
         true = test.object_poses[row, 0].double().numpy()

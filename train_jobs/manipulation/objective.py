@@ -44,6 +44,7 @@ class Stage1Objective(nn.Module):
             hand.confidence_logits, truth.has_hand[:, None].expand_as(labelled), torch.ones_like(labelled)
         )
         return {
+            "hand_pointing": pose.pointing_loss(hand.pointing, pixels, labelled, size),
             "hand_coarse": self.coarse(hand.coarse_m - hand.coarse_m[:, :1], truth.joints_m - root, rooted),
             "hand_refined": self.refined(hand.joints_m - hand.joints_m[:, :1], truth.joints_m - root, rooted),
             "hand_absolute": pose.position_loss(hand.joints_m, truth.joints_m, labelled),

@@ -6,6 +6,8 @@ All are differentiable everywhere, also where the error is 0 or half a turn.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -112,6 +114,21 @@ def finger_bends(joints_m: Tensor) -> Tensor:
     axis = nn.functional.normalize(axis, dim=-1)[..., None, :].expand_as(before)
     sine = (torch.linalg.cross(before, after) * axis).sum(-1)
     return torch.atan2(sine, (before * after).sum(-1) + 1e-12)
+
+
+def pointing_loss(logits: Tensor, pixels: Tensor, labelled: Tensor, size_px: int) -> Tensor:
+    """Cross-entropy of (B, J, G²) patch logits with where true pixels (B, J, 2) lie between the patches' centres.
+
+    A place is shared among the four nearest centres so that their weighted mean is the place. What lies beyond the
+    picture points nowhere and costs nothing.
+    """
+    side = math.isqrt(logits.shape[-1])
+    at = (pixels + 0.5) * side / size_px - 0.5
+    inside = labelled & ((at > -0.5) & (at < side - 0.5)).all(-1)
+    line = torch.arange(side, device=at.device)
+    near = (1 - (at.clamp(0, side - 1)[..., None] - line).abs()).clamp(min=0)  # (B, J, 2, G)
+    share = (near[..., 1, :, None] * near[..., 0, None, :]).flatten(-2)
+    return masked_mean(-(share * logits.log_softmax(-1)).sum(-1), inside)
 
 
 def joint_limit_loss(joints_m: Tensor, present: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from train_jobs.manipulation.config import StageConfig
 from train_jobs.manipulation.errors import CannotStart
 from train_jobs.manipulation.samples import Samples, together
 from train_jobs.manipulation.synthetic import VERSION, Split, generate
-from train_jobs.manipulation.trainer import Trainer
+from train_jobs.manipulation.trainer import HOW_LONG, Trainer
 from train_jobs.trackssm.files import write_whole
 
 CHUNK = 250
@@ -116,7 +116,7 @@ def resume(trainer: Trainer, last: Path, say: Callable[[str], None]) -> None:
     if not last.is_file():
         return
     state = torch.load(last, map_location="cpu", weights_only=True)
-    if state["fingerprint"] != trainer.config.fingerprint():
+    if state["fingerprint"] != trainer.config.fingerprint(but=HOW_LONG):
         raise CannotStart(f"{last} was begun with another configuration; give the same one, or another --output")
     try:
         trainer.restore(state)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from models.manipulation.checkpoint import load
+from models.manipulation.checkpoint import load, save_temporal
 from models.manipulation.network import ManipulationTransformer
 from models.manipulation.temporal import STEPS_AHEAD, Frames, Fused, TemporalFusion, frame_tokens
 from models.retarget.keypoints import from_wrist
@@ -69,7 +68,8 @@ def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
         if step % 100 == 0 or step == request.steps - 1:
             say(f"step {step}: loss {float(value.detach()):.4f}")
     found = measure(fusion.eval(), test, test_truth)
-    save_file({k: v.contiguous() for k, v in fusion.state_dict().items()}, str(request.output / "temporal.safetensors"))
+    note = {"clips": request.clips, "length": request.length, "steps": request.steps, "size": size.name}
+    save_temporal(fusion, request.output / "temporal.safetensors", note)
     (request.output / "temporal_report.json").write_text(json.dumps(found, indent=1) + "\n")
     return found
 

@@ -23,6 +23,9 @@ from train_jobs.manipulation.monitors import CollapseDetector, attention_entropy
 from train_jobs.manipulation.objective import Stage1Objective
 from train_jobs.manipulation.samples import Samples
 
+# A training may go on for longer or shorter than it was begun for: the rate then ends where it ends.
+HOW_LONG = frozenset({"epochs"})
+
 
 def parameter_groups(
     network: ManipulationTransformer, objective: nn.Module, config: StageConfig
@@ -62,8 +65,8 @@ class Trainer:
     def __post_init__(self) -> None:
         """Begin at the mean pose of the samples, and average the weights from there."""
         device = self.samples.pictures.device
-        self.network.hand.mean_joints_m.copy_(mean_pose(self.samples))
-        self.network.backbone.checkpointing = self.config.checkpointing
+        self.network.hand.mean_depths_m.copy_(mean_pose(self.samples)[:, 2])
+        self.network.backbone.save_memory(self.config.checkpointing)
         self.network.to(device)
         self.objective.to(device)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
@@ -156,7 +159,7 @@ class Trainer:
             "network": self.network.state_dict(), "average": self.average.state_dict(),
             "objective": self.objective.state_dict(), "optimiser": self.optimiser.state_dict(),
             "step": self.step_number, "looks": [self.detector.looks, self.detector.flat],
-            "fingerprint": self.config.fingerprint(),
+            "fingerprint": self.config.fingerprint(but=HOW_LONG),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:

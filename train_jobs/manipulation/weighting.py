@@ -16,6 +16,7 @@ from train_jobs.manipulation.errors import UnknownLoss
 
 # Name → default weight: losses in metres weigh more than those in radians or nats, so that none drowns another.
 LOSSES: dict[str, float] = {
+    "hand_pointing": 0.3,
     "hand_coarse": 10.0,
     "hand_refined": 12.0,
     "hand_absolute": 1.0,

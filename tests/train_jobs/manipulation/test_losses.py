@@ -68,6 +68,10 @@ GRADIENTS = {
     "position at 0": (lambda p: pose.position_loss(p, p.detach(), yes(5)), (draw(5, 3),)),
     "rotation": (turning, (draw(4, 3, 2, scale=1.0),)),
     "reprojection": (projecting, (draw(2, 21, 3, ahead=True),)),
+    "pointing": (
+        lambda x: pose.pointing_loss(x, torch.full((2, 3, 2), 9.3), yes(2, 3), 32),
+        (draw(2, 3, 16, scale=1.0),),
+    ),
     "joint limits": (lambda p: pose.joint_limit_loss(p, yes(2)), (draw(2, 21, 3),)),
     "penetration": (bones_inside, (draw(3, 21, 3, scale=0.02),)),
     "contact points": (touching, (draw(3, 10, 3, scale=0.04),)),
@@ -181,6 +185,21 @@ def test_touching_is_free_and_only_bones_inside_cost():
         points = torch.tensor([[[out, 0, 0]]]).double()
         found = contact.penetration_loss(contact.distance_to(points, place, kind, half), yes(1))
         assert float(found) == pytest.approx(cost, abs=1e-9)
+
+
+def test_pointing_is_cheapest_at_the_true_pixel_and_costs_nothing_beyond_the_picture():
+    # Four by four patches of eight pixels: (11.5, 19.5) is the centre of column 1, row 2.
+    at, true = torch.tensor([[[11.5, 19.5]]]), torch.full((1, 1, 16), -20.0)
+    true[..., 4 * 2 + 1] = 20.0
+    assert float(pose.pointing_loss(true, at, yes(1, 1), 32)) == pytest.approx(0, abs=1e-6)
+    assert float(pose.pointing_loss(true, at + 8, yes(1, 1), 32)) == pytest.approx(40, rel=1e-4)
+    # Half way between two centres both are right: nothing is cheaper than one bit.
+    both = torch.full((1, 1, 16), -20.0)
+    both[..., 4 * 2 + 1] = both[..., 4 * 2 + 2] = 20.0
+    between = at + torch.tensor([4.0, 0.0])
+    assert float(pose.pointing_loss(both, between, yes(1, 1), 32)) == pytest.approx(math.log(2), rel=1e-4)
+    assert float(pose.pointing_loss(true, at + 40, yes(1, 1), 32)) == 0
+    assert float(pose.pointing_loss(true, at + 8, ~yes(1, 1), 32)) == 0
 
 
 def test_bends_of_a_straight_and_of_a_broken_finger():

@@ -1,7 +1,6 @@
 """Stage 1: groups, schedule, matching, resume to the bit, overfitting, refusals, the report."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,8 +99,11 @@ def test_half_precision_keeps_its_pixels(some):
 
 def test_a_network_that_gives_one_pose_for_all_is_stopped(some):
     trainer = trainer_of(some, lr=1e-30)
-    trainer.average.hand.offset[-1].weight.zero_()
-    trainer.average.hand.correct[-1].weight.zero_()
+    hand = trainer.average.hand
+    for last in (hand.ask[-1], hand.offset[-1], hand.correct[-1]):  # all joints in the middle of every picture
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+    hand.mean_depths_m.zero_()
     hands = some[some.has_hand]
     for _ in range(3):
         trainer.look(hands)
@@ -110,15 +112,16 @@ def test_a_network_that_gives_one_pose_for_all_is_stopped(some):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_thirty_two_hands_are_learned_by_heart():
-    # By processor time: a machine that does other things too has not learned less.
+    # Bounded by steps: two minutes of one core that has nothing else to do, and no clock decides.
     some = generate("train", 0, 60, 128)
     hands = some[some.has_hand][slice(0, 32)]
     torch.manual_seed(0)
-    config = StageConfig(batch_size=32, epochs=400, warmup_steps=20, lr=2e-3, augment=False, ema=0.9, weight_decay=0.0)
-    trainer, began = Trainer(build(SIZES["tiny"]), config, hands), time.process_time()
-    error = float("inf")
+    config = StageConfig(
+        batch_size=16, epochs=120, warmup_steps=10, lr=1.5e-3, augment=False, ema=0.9, weight_decay=0.0, bf16=True
+    )
+    trainer, error = Trainer(build(SIZES["tiny"]), config, hands), float("inf")
     while trainer.step_number < trainer.steps and error >= 5:
         trainer.step()
         if trainer.step_number % 20 == 0:
@@ -126,7 +129,6 @@ def test_thirty_two_hands_are_learned_by_heart():
             off = joints - joints[:, :1] - hands.joints_m + hands.joints_m[:, :1]
             error = 1000 * float(off.norm(dim=-1).mean())
     assert error < 5
-    assert time.process_time() - began < 120 * torch.get_num_threads()
 
 
 def test_the_nearest_picture_of_a_picture_is_itself(some):
