@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import trackssm_table
 from benchmarks.__main__ import brief_table, table, with_table
 from docs.generate import PAGES, renewed
 
@@ -59,3 +60,10 @@ def test_commands_name_modules_and_options_that_exist(page):
 def test_tables_of_measurements_are_what_was_measured(page, made):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert text == with_table(ROOT / page, made()), "run `python -m benchmarks`, which writes both"
+
+
+def test_tables_of_motion_models_are_what_compare_measured():
+    text = trackssm_table.PAGE.read_text(encoding="utf-8")
+    assert text == trackssm_table.renewed(), "run `python -m benchmarks.trackssm_table`"
+    for name in trackssm_table.TABLES:
+        assert text.count(trackssm_table.made(name)) == 1
