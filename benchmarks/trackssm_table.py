@@ -21,7 +21,7 @@ from data_jobs.nuscenes.compare import METRICS, Result, table
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "trackssm.md"
 RESULTS = Path(__file__).with_name("results")
 # A table's name → the recordings it is of.
-TABLES = ("people",)
+TABLES = ("synthetic", "people")
 DIGITS = 6
 
 
