@@ -89,8 +89,9 @@ def fit(request: Request, trainer: Trainer, held_out: Samples, say: Callable[[st
     """Step until the end; whether it was reached. What is written goes on with the next call."""
     last, log = request.output / "last.pt", request.output / "log.jsonl"
     resume(trainer, last, say)
+    _forget_after(log, trainer.step_number)
     board = SummaryWriter(str(request.output / "runs"), purge_step=trainer.step_number)
-    began, until = time.monotonic(), request.most_seconds or float("inf")
+    began, until = time.monotonic(), float("inf") if request.most_seconds is None else request.most_seconds
     while trainer.step_number < trainer.steps and time.monotonic() - began < until:
         numbers = trainer.step()
         step = trainer.step_number
@@ -109,6 +110,13 @@ def fit(request: Request, trainer: Trainer, held_out: Samples, say: Callable[[st
     write_whole(last, trainer.state())
     board.close()
     return trainer.step_number >= trainer.steps
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop the lines of steps that will be made again."""
+    if log.is_file():
+        lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+        log.write_text("".join(line + "\n" for line in lines))
 
 
 def resume(trainer: Trainer, last: Path, say: Callable[[str], None]) -> None:

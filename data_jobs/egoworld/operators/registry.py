@@ -10,6 +10,7 @@ from data_jobs.egoworld.operators.batched_retarget import BatchedRetarget
 from data_jobs.egoworld.operators.colmap_pose import ColmapPose
 from data_jobs.egoworld.operators.external import EXTERNALS
 from data_jobs.egoworld.operators.library_retarget import LibraryRetarget
+from data_jobs.egoworld.operators.manipulation_hands import ManipulationHands
 from data_jobs.egoworld.operators.mediapipe_hands import MediapipeHands
 from data_jobs.egoworld.operators.mobile_sam import MobileSamMasks
 from data_jobs.egoworld.operators.sam2_video import Sam2VideoMasks
@@ -19,6 +20,7 @@ from data_jobs.runs.errors import RunError
 # In the order of the data: an operator comes after those whose tables it reads.
 OPERATORS: tuple[type[Operator], ...] = (
     MediapipeHands,
+    ManipulationHands,
     MobileSamMasks,
     Sam2VideoMasks,
     TemplatePose,

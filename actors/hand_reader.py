@@ -1,0 +1,113 @@
+"""HandReader: pictures → hands in metres, how sure they are, and what of them touches something; alone or in a row.
+
+In: (H, W, 3) uint8 RGB and the camera's intrinsics. Out: HandReadings. Called by the operator `hamer:manipulation` and,
+spawned as an actor, by whoever has a live camera. Hands are found and sided by MediaPipe's networks
+(actors/hand_finder.py); what they do is read by ours (models/manipulation). It remembers nothing between calls: streams
+do, and they belong to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from actors.hand_finder import HandFinder, Variant
+from actors.messages import Hand, Side
+from models.manipulation.checkpoint import MANIPULATION, TEMPORAL, load, load_temporal
+from models.manipulation.crops import Crop, crop_hand, unmirrored
+from models.manipulation.network import ManipulationTransformer
+from models.manipulation.temporal import LAYERS, WINDOW, Frames, TemporalFusion, frame_tokens
+
+Floats = npt.NDArray[np.float32]
+# Frames that are fused at a time, and how many before them they can see.
+CHUNK, BEFORE = 256, LAYERS * (WINDOW - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class HandReading:
+    """One hand in one picture, in the camera's frame."""
+
+    side: Side
+    side_score: float
+    joints_m: Floats  # (21, 3)
+    confidence: float  # 0..1: the less sure of finder and network
+    touching: Floats  # (10,) probabilities: five finger ends, then the five bones before them
+    tokens: Floats  # (3, C) what `fused` needs of the picture
+
+
+class HandReader:
+    """Verbs: load, warm_up, look, read, fused, close. The same pictures give the same readings."""
+
+    def __init__(self, weights: Path = MANIPULATION, temporal: Path = TEMPORAL, variant: Variant = "full") -> None:
+        self._weights, self._temporal = weights, temporal
+        self.finder = HandFinder(variant)
+        self._network: ManipulationTransformer | None = None
+        self._fusion: TemporalFusion | None = None
+
+    def load(self) -> None:
+        """Read all networks. Raises MissingWeight with the command to run, UnexpectedModel."""
+        self.finder.load()
+        if self._network is None:
+            self._network, _ = load(self._weights)
+            self._fusion = load_temporal(self._temporal, self._network.size)
+
+    def warm_up(self) -> None:
+        """Load, and read a picture once."""
+        self.load()
+        self.finder.warm_up()
+        size = self._loaded().size.image_px
+        self._read(Crop(torch.zeros(3, size, size, dtype=torch.uint8), torch.eye(3), False), "right", 0.5, 0.0)
+
+    def look(self, image: np.ndarray, intrinsics: np.ndarray) -> list[HandReading]:
+        """Hands of one picture, looked for anew; intrinsics (3, 3) in its pixels."""
+        return self.read(image, self.finder.find(image), intrinsics)
+
+    def read(self, image: np.ndarray, hands: Sequence[Hand], intrinsics: np.ndarray) -> list[HandReading]:
+        """One reading per hand that the finder found in this picture."""
+        size = self._loaded().size.image_px
+        camera = np.asarray(intrinsics, np.float64)
+        crops = [crop_hand(image, hand.landmarks_px, camera, hand.side, size) for hand in hands]
+        return [self._read(crop, hand.side, hand.side_score, hand.presence_score)
+                for crop, hand in zip(crops, hands, strict=True)]  # fmt: skip
+
+    @torch.no_grad()
+    def _read(self, crop: Crop, side: Side, side_score: float, presence: float) -> HandReading:
+        answer = self._loaded()(crop.picture[None], crop.intrinsics[None])
+        sure = float(answer.hand.confidence_logits.sigmoid().mean())
+        return HandReading(
+            side, side_score, unmirrored(answer.hand.joints_m[0].numpy(), crop.mirrored), min(sure, presence),
+            answer.contacts.confidence_logits[0].sigmoid().numpy(), frame_tokens(answer)[0].numpy(),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def fused(self, track: Sequence[HandReading], time_s: np.ndarray) -> Floats:
+        """Joints (T, 21, 3) of one hand over time, each frame told by itself and those before. Times rise."""
+        if self._fusion is None:
+            raise RuntimeError("the hand reader is not loaded; call load() first")
+        # A mirrored hand is seen by the network as a right one: a track is one hand, of one side.
+        mirrored = track[0].side == "left"
+        joints = torch.from_numpy(unmirrored(np.stack([one.joints_m for one in track]), mirrored))
+        tokens = torch.from_numpy(np.stack([one.tokens for one in track]))
+        time = torch.from_numpy(np.asarray(time_s, np.float64) - time_s[0]).float()
+        parts = []
+        for at in range(0, len(track), CHUNK):
+            first = max(0, at - BEFORE)
+            rows = slice(first, at + CHUNK)
+            told = self._fusion(Frames(tokens[None, rows], joints[None, rows], time[None, rows]))
+            parts.append(told.joints_m[0, at - first :])
+        return unmirrored(torch.cat(parts).numpy(), mirrored)
+
+    def close(self) -> None:
+        """Free the networks. Safe before load() and when called twice."""
+        self.finder.close()
+        self._network = self._fusion = None
+
+    def _loaded(self) -> ManipulationTransformer:
+        if self._network is None:
+            raise RuntimeError("the hand reader is not loaded; call load() first")
+        return self._network
