@@ -108,7 +108,7 @@ def objects(told: dict[str, Tensor], test: Samples) -> dict[str, float]:
     return {
         "held": len(off),
         "told": float(found.mean()),
-        "add_s_mm_of_told": 1000 * float(off[found].mean()) if found.any() else float("nan"),
+        **({"add_s_mm_of_told": 1000 * float(off[found].mean())} if found.any() else {}),
         "add_s_below_0.1d": object_metrics.right_share(off, size),
         "auc_add_s_0.1d": object_metrics.area_below(off, 0.1 * size),
         "auc_add_s_0.1m": object_metrics.area_below(off, 0.1),

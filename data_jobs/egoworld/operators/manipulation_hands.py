@@ -36,7 +36,7 @@ class ManipulationParams(Strict):
 
     weights: Path = Field(SHIPPED / "manipulation_tiny.safetensors", description="of stage 1")
     temporal_weights: Path = Field(SHIPPED / "manipulation_tiny_temporal.safetensors", description="of stage 2")
-    temporal: bool = Field(True, description="let the frames before correct each frame")
+    temporal: bool = Field(False, description="let the frames before correct each frame")
     focal_px: float | None = Field(
         None, gt=0, description="of the camera, at the video's size; default: 70° are assumed"
     )

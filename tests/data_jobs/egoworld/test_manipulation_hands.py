@@ -23,11 +23,11 @@ def loaded(**params):
 
 def test_hands_of_a_real_clip_lie_in_the_picture_and_do_not_depend_on_the_window(shared_dir):
     clip = clip_of(probe(str(shared_dir / "data" / "videos" / "cups.mp4"), "cups.mp4"), 120, 123)
-    operator = loaded()
+    operator = loaded(temporal=True)
     found = operator.run(clip, {}, 2)
     assert found.schema == schema_of("hand_pose") and len(found) >= 3
     assert found.equals(operator.run(clip, {}, 3))
-    single = loaded(temporal=False).run(clip, {}, 3)
+    single = loaded().run(clip, {}, 3)
     told = ["pose", "landmarks_px", "box"]
     assert single.drop_columns(told).equals(found.drop_columns(told)) and not single["pose"].equals(found["pose"])
     poses = np.stack(found["pose"].to_numpy(zero_copy_only=False)).reshape(-1, 21, 3)
