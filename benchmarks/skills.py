@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +30,6 @@ FILE, PAGE = RESULTS / "skills.json", ROOT / "docs" / "skills.md"
 BEGIN = "<!-- measured by `python -m benchmarks.skills` -->"
 CONTRACT = "so101_lift"
 TRIAL = lift.Trial("policy", CONTRACT, SO101_POLICY, SO101_SEGMENTER)
-WEIGHTLESS = ("expert", "random")
 SEGMENTATION, LIFT, SWEEP, STEP = "segmentation", "lift: ", "sweep: ", "step"
 STEP_SIZES_PX = ((640, 480), (160, 120))
 
@@ -44,27 +43,49 @@ class Part:
     measure: Callable[[], Any]
 
 
-def parts(frames: int, episodes: int, swept: int, steps: int, workers: int | None) -> dict[str, Part]:
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much is measured."""
+
+    frames: int
+    episodes: int
+    rivals: int
+    swept: int
+    steps: int
+
+
+def parts(counts: Counts, workers: int | None) -> dict[str, Part]:
     """Everything that is measured, by name."""
-    both = (SO101_SEGMENTER, SO101_POLICY)
-    found = {SEGMENTATION: Part(frames, both[:1], lambda: seg.evaluate(SO101_SEGMENTER, frames, workers=workers))}
-    for contender in lift.CONTENDERS:
-        trial = lift.Trial(contender, CONTRACT, SO101_POLICY, SO101_SEGMENTER)
-        uses = () if contender in WEIGHTLESS else both[1:] if contender != "policy" else both
-        found[LIFT + contender] = Part(episodes, uses, lambda trial=trial: _played(trial, episodes, workers))
+    seen, both = (SO101_SEGMENTER,), (SO101_SEGMENTER, SO101_POLICY)
+    found = {
+        SEGMENTATION: Part(counts.frames, seen, lambda: seg.evaluate(SO101_SEGMENTER, counts.frames, workers=workers)),
+        LIFT + "policy": _lifting(TRIAL, counts.episodes, both, workers),
+        LIFT + "policy on true classes": _lifting(
+            replace(TRIAL, contender="policy on true classes"), counts.rivals, (SO101_POLICY,), workers
+        ),
+        LIFT + "expert": _lifting(replace(TRIAL, contender="expert"), counts.rivals, (), workers),
+        LIFT + "random": _lifting(replace(TRIAL, contender="random"), counts.rivals, (), workers),
+    }
     for name, trial in lift.sweeps(TRIAL).items():
-        found[SWEEP + name] = Part(swept, both, lambda trial=trial: _played(trial, swept, workers))
-    found[STEP] = Part(steps, both, lambda: step_ms(steps))
-    return found
+        if trial != TRIAL:
+            found[SWEEP + name] = _lifting(trial, counts.swept, both, workers)
+    return found | {STEP: Part(counts.steps, both, lambda: step_ms(counts.steps))}
+
+
+def _lifting(trial: lift.Trial, episodes: int, weights: tuple[Path, ...], workers: int | None) -> Part:
+    return Part(episodes, weights, lambda: _played(trial, episodes, workers))
 
 
 def _played(trial: lift.Trial, episodes: int, workers: int | None) -> list[dict[str, Any]]:
-    """One row, and for the policy in plain conditions one more per group of episodes."""
-    results = lift.judge(trial, episodes, workers)
-    rows = {"": results} | (lift.groups(results) if trial == TRIAL else {})
+    return rows(lift.judge(trial, episodes, workers), grouped=trial == TRIAL)
+
+
+def rows(results: list[lift.Result], *, grouped: bool) -> list[dict[str, Any]]:
+    """One row, and if `grouped` one more per start distance and light."""
+    groups = {"": results} | (lift.groups(results) if grouped else {})
     return [
         {"who": who, "won": sum(r.success for r in some), "of": len(some), "seconds": lift.times_to_success(some)}
-        for who, some in rows.items()
+        for who, some in groups.items()
     ]
 
 
@@ -138,15 +159,16 @@ def _step(told: dict[str, Any]) -> list[str]:
 
 def main(
     frames: Annotated[int, typer.Option(min=1, help="held-out ones")] = 2000,
-    episodes: Annotated[int, typer.Option(min=1, help="of the policy and each rival")] = 1000,
-    swept: Annotated[int, typer.Option(min=1, help="episodes of each condition")] = 60,
+    episodes: Annotated[int, typer.Option(min=1, help="of the policy")] = 1000,
+    rivals: Annotated[int, typer.Option(min=1, help="the first of these, of each rival")] = 300,
+    swept: Annotated[int, typer.Option(min=1, help="the first of these, of each condition")] = 40,
     steps: Annotated[int, typer.Option(min=1, help="frames that are timed")] = 300,
     only: Annotated[str, typer.Option(help="parts whose name holds these words")] = "",
     missing: Annotated[bool, typer.Option("--missing", help="only what is not on record for these weights")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="0: in this process; default: all cores")] = None,
 ) -> None:
     """Judge the shipped weights and write what was found."""
-    wanted = parts(frames, episodes, swept, steps, workers)
+    wanted = parts(Counts(frames, episodes, rivals, swept, steps), workers)
     for name, part in wanted.items():
         about = {"count": part.count, "weights": fingerprints(part.weights)}
         known = recorded().get(name, {})

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import trackssm_table
+from benchmarks import skills, trackssm_table
 from benchmarks.__main__ import brief_table, table, with_table
 from docs.generate import PAGES, renewed
+from train_jobs.so101_policy.evaluate import share_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -67,3 +68,15 @@ def test_tables_of_motion_models_are_what_compare_measured():
     assert text == trackssm_table.renewed(), "run `python -m benchmarks.trackssm_table`"
     for name in trackssm_table.TABLES:
         assert text.count(trackssm_table.made(name)) == 1
+
+
+def test_figures_of_the_skills_are_those_of_the_weights_that_ship():
+    told = skills.recorded()
+    for name, part in skills.parts(skills.Counts(1, 1, 1, 1, 1), None).items():
+        assert told[name]["weights"] == skills.fingerprints(part.weights), f"{name}: run `python -m benchmarks.skills`"
+    text = skills.PAGE.read_text(encoding="utf-8")
+    assert text == with_table(skills.PAGE, skills.tables(told), skills.BEGIN), "run `python -m benchmarks.skills`"
+    seen, lifted = told[skills.SEGMENTATION]["found"], told[f"{skills.LIFT}policy"]["found"][0]
+    cards = [(ROOT / "models" / "pretrained" / f"so101_{name}.md").read_text() for name in ("seg", "lift")]
+    assert f"mIoU {seen['640x480']['mIoU']:.3f} at 640 × 480 and {seen['84x84']['mIoU']:.3f} at 84 × 84" in cards[0]
+    assert f"{share_of(lifted['won'], lifted['of'])} episodes" in cards[1]

@@ -7,6 +7,7 @@ spoilt, segmented by the actor that the robot uses, and forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,11 @@ def evaluate(checkpoint: Path, frames: int, *, seed: int = HELD_OUT_SEED, worker
     """Numbers by name. Raises OSError or UnexpectedModel for the checkpoint."""
     loaded = So101Segmenter(checkpoint)
     loaded.load()
-    tallies = spread(partial(tally, checkpoint, seed), range(frames), workers)
+    return summed(spread(partial(tally, checkpoint, seed), range(frames), workers), frames)
+
+
+def summed(tallies: Sequence[Tally], frames: int) -> dict[str, Any]:
+    """What the parts of so many frames tell together."""
     whole = Tally(Confusion(CLASSES), Confusion(CLASSES), np.zeros((POLICY_PX, POLICY_PX, CLASSES), np.int64))
     for part in tallies:
         whole.camera.counts += part.camera.counts

@@ -17,7 +17,12 @@ def contract():
 
 
 @pytest.fixture(scope="session")
-def frames(rendering, tmp_path_factory):
+def frames_folder(rendering, tmp_path_factory):
     folder = tmp_path_factory.mktemp("frames")
     render(folder, Plan(count=12, seed=3, width_px=64, height_px=48))
-    return read(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def frames(frames_folder):
+    return read(frames_folder)

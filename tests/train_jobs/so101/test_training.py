@@ -119,6 +119,25 @@ def test_other_settings_do_not_go_on(seg_settings, frames, tmp_path):
     assert longer.steps_done == 4, "training may go on for longer than was first asked"
 
 
+def test_the_whole_job_runs_in_this_process_resumes_and_keeps_a_board(frames_folder, tmp_path):
+    """Ray Train without workers, by the command that a person gives; then the same command for longer."""
+    config, output = tmp_path / "tiny.yaml", tmp_path / "out"
+    config.write_text(
+        "steps: 2\nbatch_size: 2\nlearning_rate: 0.001\nweight_decay: 0.01\nwarmup_steps: 1\ncooldown_steps: 1\n"
+        "averaging: 0.9\nkept_back: 2\nmeasure_every: 1\n"
+    )
+    arguments = ["train", "--data", str(frames_folder), "--output", str(output), "--config", str(config)]
+    arguments += ["--start", str(shipped.SO101_SEGMENTER)]
+    for steps in (2, 3):
+        result = CliRunner().invoke(seg_app, [*arguments, "--steps", str(steps)])
+        assert result.exit_code == 0 and f"step {steps}" in result.output, result.output
+    rows = [json.loads(line) for line in (output / "curve.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[0]["table"] > 0.9, "it went on from weights that know a table"
+    written = b"".join(path.read_bytes() for path in (output / "runs").glob("events.out.tfevents.*"))
+    assert b"train/loss" in written and b"held/miou" in written
+
+
 def test_the_loss_counts_only_classes_that_are_there():
     ids = torch.tensor([[[2, 2, 3, 3]]])
     right = 40.0 * F.one_hot(ids, 6).permute(0, 3, 1, 2).float()
