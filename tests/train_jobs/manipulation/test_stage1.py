@@ -112,6 +112,7 @@ def test_a_network_that_gives_one_pose_for_all_is_stopped(some):
         trainer.look(hands)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_thirty_two_hands_are_learned_by_heart():
     # Bounded by steps: two minutes of one core that has nothing else to do, and no clock decides.
