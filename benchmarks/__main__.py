@@ -32,11 +32,12 @@ SUITE = {
     "clip_reader": "benchmarks.clip_reader",
     "mobile_sam": "benchmarks.mobile_sam_speed",
     "proposals": "benchmarks.tracker_proposals",
+    "retargeting": "benchmarks.retargeting",
     "serve": "benchmarks.serve_latency",
     "robot": "benchmarks.robot_loop",
 }
 # What the README shows: the first finding of each.
-BRIEF = ("demo", "hands", "bounds", "clip_reader", "mobile_sam", "proposals")
+BRIEF = ("demo", "hands", "bounds", "clip_reader", "mobile_sam", "proposals", "retargeting")
 
 
 def alone(name: str) -> None:

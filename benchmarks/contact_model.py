@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import mujoco
 import numpy as np
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.retarget.contact import RUBBER, Block, Material, Motion, at_rest, roll_out
 

@@ -21,8 +21,6 @@ import cv2
 import mujoco
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from models.retarget.together import WholeRetargeter
 from train_jobs.manipulation.grasps import OUTCOMES, SUCCESS, Replayed, grasp, right_hand
 

@@ -1,6 +1,6 @@
 """Our metrics against TrackEval 1.3.0 on the same MOT sequences and the same tracks: seconds, and the ratio.
 
-    python benchmarks/nuscenes_evaluation.py ../shared/data/mot --oracle /tmp/oracle/bin/python
+    python -m benchmarks.nuscenes_evaluation ../shared/data/mot --oracle /tmp/oracle/bin/python
 
 `--oracle` is the interpreter of an environment with trackeval (see
 tests/data_jobs/nuscenes/trackeval_oracle.py). Both sides read the files and score HOTA, CLEAR and Identity in
@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes.evaluate import scoreable
 from data_jobs.nuscenes.metrics import Score, combined, score_sequence

@@ -1,7 +1,7 @@
 """Label quality against known truth: the real log with held-out boxes, and the synthetic turning and straight
 suites.
 
-    python benchmarks/nuscenes_labels.py ../shared/data/av2_as_nuscenes   # without the folder: synthetic
+    python -m benchmarks.nuscenes_labels ../shared/data/av2_as_nuscenes   # without the folder: synthetic
     suites only
 
 Real log: the tables hold every fifth lidar sweep as a keyframe; `heldout_between_keyframes.parquet` holds the
@@ -22,8 +22,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes import geometry, projection
 from data_jobs.nuscenes.label import (

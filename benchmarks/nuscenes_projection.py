@@ -1,6 +1,6 @@
 """Our boxes per second against the devkit's loop: the same annotations in the same images, one core, one run.
 
-    python benchmarks/nuscenes_projection.py ../shared/data/av2_as_nuscenes v1.0-av2mini --oracle
+    python -m benchmarks.nuscenes_projection ../shared/data/av2_as_nuscenes v1.0-av2mini --oracle
     /tmp/devkit/bin/python
 
 A projection is one annotation looked for in one camera image. The devkit's loop moves the box into the
@@ -19,8 +19,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes.label import annotation_grid, label_native, sequence_images
 from data_jobs.nuscenes.scene_index import open_index

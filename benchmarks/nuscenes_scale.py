@@ -1,7 +1,7 @@
 """The whole of trainval's size, synthetic: seconds and memory of reading the tables and converting all
 scenes.
 
-    python benchmarks/nuscenes_scale.py /tmp/scale --workers 2      # makes 1.6 GB of tables on first use
+    python -m benchmarks.nuscenes_scale /tmp/scale --workers 2      # makes 1.6 GB of tables on first use
 
 850 scenes, 34,149 samples and about 1.17 million boxes, as v1.0-trainval has; six cameras at 12 Hz. The
 target is ten minutes on two cores. Peak memory is the sum over this process and all its children, sampled
@@ -17,8 +17,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes.convert import ConvertRequest, convert
 from data_jobs.nuscenes.scene_index import open_index

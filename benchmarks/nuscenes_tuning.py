@@ -1,9 +1,9 @@
 """Choose the noise of `kalman_ego` on the held-out split of the synthetic suite, and compare it with its
 peers.
 
-    python benchmarks/nuscenes_tuning.py tune --trials 40      # random search; prints the best Noise
-    python benchmarks/nuscenes_tuning.py compare               # other seed, split val: the table of docs/nuscenes.md
-    python benchmarks/nuscenes_tuning.py compare --trackers    # with SORT and ByteTrack of the `trackers` package
+    python -m benchmarks.nuscenes_tuning tune --trials 40      # random search; prints the best Noise
+    python -m benchmarks.nuscenes_tuning compare               # other seed, split val: the table of docs/nuscenes.md
+    python -m benchmarks.nuscenes_tuning compare --trackers    # with SORT and ByteTrack of the `trackers` package
 
 `--trackers` needs `trackers==2.6.1` in the environment; it is a peer here, not a dependency. All get the same
 detections. Score: class-averaged HOTA over all camera sequences.
@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_jobs.nuscenes import motion, suite
 from data_jobs.nuscenes.association import TUNED_THRESHOLDS, Thresholds

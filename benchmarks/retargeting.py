@@ -13,12 +13,14 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.paired import REPEATS, Comparison
 
 RATE_HZ = 30.0
 TIPS = ["link_15.0_tip", "link_3.0_tip", "link_7.0_tip", "link_11.0_tip"]  # thumb first, as the library wants them
@@ -39,8 +41,22 @@ def peer(objective: str, scaling: float) -> Any:
     return SeqRetargeting(VectorOptimizer(robot, robot.dof_joint_names, ["wrist"] * 4, TIPS, human, scaling=scaling))
 
 
-def compare(objective: str, seconds: float) -> float:
-    """One line per solver; returns how many times faster ours is."""
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """What one solver made of a track."""
+
+    spent_s: float
+    costs: npt.NDArray[np.float64]  # (frames,) of dex-retargeting's objective
+    angles_rad: npt.NDArray[np.float64]  # (frames, 16), names in our order
+
+    @property
+    def poses_per_s(self) -> float:
+        """Frames by processor time."""
+        return len(self.costs) / self.spent_s
+
+
+def solved(objective: str, seconds: float, seed: int = 7) -> tuple[Solved, Solved]:
+    """Ours and theirs on the same track."""
     import torch
 
     from models.kinematics.allegro import allegro
@@ -48,7 +64,7 @@ def compare(objective: str, seconds: float) -> float:
     from models.retarget.keypoints import from_wrist
     from train_jobs.manipulation.human_hand import hand_track
 
-    track = hand_track(seconds, seed=7)
+    track = hand_track(seconds, seed=seed)
     ours = HandRetargeter("right", objective)
     theirs = peer(objective, ours.scaling)
     # The library has no speed limit, so ours is off.
@@ -73,18 +89,41 @@ def compare(objective: str, seconds: float) -> float:
         within = np.clip(answer, *theirs.joint_limits.T).astype(np.float64)
         judged.append((cost(mine, np.zeros(0)), cost(within, np.zeros(0))))
         their_angles.append(within[names])
-    frames, (our_cost, their_cost) = len(track.time_s), np.mean(judged, axis=0)
-    for name, angles, cost_, spent in (
-        ("ours", motion.angles_rad, our_cost, our_s), ("dex-retargeting", np.array(their_angles), their_cost, their_s),
-    ):  # fmt: skip
-        step = np.sqrt((np.diff(angles, axis=0) ** 2).sum(axis=1).mean())
+    our_costs, their_costs = np.array(judged).T
+    return Solved(our_s, our_costs, motion.angles_rad), Solved(their_s, their_costs, np.array(their_angles))
+
+
+def compare(objective: str, seconds: float) -> float:
+    """One line per solver; returns how many times faster ours is."""
+    ours, theirs = solved(objective, seconds)
+    for name, one in (("ours", ours), ("dex-retargeting", theirs)):
+        turned = np.diff(one.angles_rad, axis=0)
+        step = np.sqrt((turned**2).sum(axis=1).mean())
         sys.stdout.write(
-            f"| {objective} | {name} | {frames / spent:,.0f} | {cost_:.6f} | {1000 * step:.1f} | "
-            f"{np.degrees(np.abs(np.diff(angles, axis=0)).max()):.1f} |\n"
+            f"| {objective} | {name} | {one.poses_per_s:,.0f} | {one.costs.mean():.6f} | {1000 * step:.1f} | "
+            f"{np.degrees(np.abs(turned).max()):.1f} |\n"
         )
-    better = np.mean([a <= b * 1.01 + 1e-7 for a, b in judged])
+    better = np.mean(ours.costs <= theirs.costs * 1.01 + 1e-7)
     sys.stdout.write(f"|  | ours no worse (within 1 %) in {100 * better:.1f} % of frames |\n")
-    return their_s / our_s
+    return theirs.spent_s / ours.spent_s
+
+
+def one_core() -> None:
+    """Keep this process to one core and torch to one thread."""
+    import torch
+
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+
+
+def comparisons() -> Iterator[Comparison]:
+    """Poses per second of both on tracks of a minute."""
+    one_core()
+    for objective in ("vector", "pinch"):
+        pairs = [solved(objective, 60.0, seed) for seed in range(REPEATS)]
+        mine, theirs = (tuple(pair[side].poses_per_s for pair in pairs) for side in (0, 1))
+        what, command = f"hand to Allegro, `{objective}`, one core", "python -m benchmarks retargeting"
+        yield Comparison(what, "dex-retargeting", "poses/s", "more", mine, theirs, command)
 
 
 def library(seconds: float) -> None:
@@ -111,10 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=100.0)
     options = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    import torch
-
-    torch.set_num_threads(1)
+    one_core()
     sys.stdout.write(
         "| objective | solver | poses/s | objective, mean | joint step, mrad rms | largest step, ° |\n"
         "|---|---|---|---|---|---|\n"

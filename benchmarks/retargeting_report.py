@@ -18,8 +18,6 @@ import cv2
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from models.kinematics.allegro import FINGERS
 from models.retarget.hand import HandRetargeter
 from models.retarget.motion import Flag

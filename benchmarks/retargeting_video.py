@@ -18,8 +18,6 @@ import av
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from actors.hand_finder import HandFinder
 from models.retarget.hand import HandRetargeter
 from models.retarget.keypoints import TIPS, from_wrist

@@ -29,8 +29,6 @@ import uvicorn
 import yaml
 from websockets.sync.client import ClientConnection, connect
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from actors.hand_follower import HandFollower
 from actors.hand_records import HandRig
 from robot import wire

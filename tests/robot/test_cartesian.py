@@ -88,6 +88,15 @@ def test_the_training_target_accumulates_and_stays_in_its_box(arm):
     assert control.target_m == pytest.approx([0.5, 0.3, 0.01])
 
 
+@pytest.mark.parametrize("asked", [3.0, -3.0])
+def test_an_action_beyond_one_moves_the_target_no_further_than_one(arm, asked):
+    control, joints = CartesianToJoints(arm, TRAINED), start(arm).joints
+    control.reset(joints)
+    from_m = control.target_m.copy()
+    control.advance(np.array([asked, 0, 0, 0]), joints)
+    assert control.target_m - from_m == pytest.approx([np.sign(asked) * control.scale_m, 0, 0], abs=1e-12)
+
+
 def test_the_deployed_target_does_not_accumulate(arm):
     joints = start(arm).joints
     control = CartesianToJoints(arm, DEPLOYED)

@@ -151,6 +151,12 @@ def test_a_wall_that_fills_the_view_covers_the_whole_image():
     assert wall.truncation[0] > 0.8
 
 
+def test_yaw_turns_about_z_by_its_angle():
+    yaw = np.array([-2.5, 0.0, 0.7])
+    turned = rotation_matrices(geometry.yaw_quaternions(yaw)) @ np.array([1.0, 0, 0])
+    np.testing.assert_allclose(turned, np.stack([np.cos(yaw), np.sin(yaw), 0 * yaw], axis=-1), atol=1e-12)
+
+
 def test_slerp_takes_the_shorter_arc_and_keeps_the_ends():
     first, second = geometry.yaw_quaternions([0.1, 0.1]), geometry.yaw_quaternions([1.3, 1.3])
     second[1] *= -1
@@ -159,3 +165,10 @@ def test_slerp_takes_the_shorter_arc_and_keeps_the_ends():
     np.testing.assert_allclose(rotation_matrices(half), wanted, atol=1e-12)
     ends = geometry.slerp(first, second, np.array([0.0, 1.0]))
     np.testing.assert_allclose(rotation_matrices(ends[1]), rotation_matrices(second[1]), atol=1e-12)
+
+
+def test_quaternions_of_any_length_turn_alike():
+    first, second = geometry.yaw_quaternions([0.1]), geometry.yaw_quaternions([1.3])
+    half = np.array([0.5])
+    wanted = geometry.slerp(first, second, half)
+    np.testing.assert_allclose(geometry.slerp(3 * first, 0.2 * second, half), wanted, atol=1e-12)
