@@ -105,6 +105,15 @@ def test_the_deployed_target_does_not_accumulate(arm):
     assert (control.target_m - arm.tool_position(joints))[1] == pytest.approx(0.02)
 
 
+def test_deployed_the_wrist_keeps_its_bend_and_roll(arm):
+    control, joints = CartesianToJoints(arm, DEPLOYED), start(arm).joints
+    control.reset(joints)
+    control.advance(np.array([1.0, 1.0, -1.0, 0.3]), joints)
+    target = control.joints(0.3, joints)
+    assert np.array_equal(target[3:5], joints[3:5])
+    assert (target[:3] != joints[:3]).all()
+
+
 def test_the_gripper_covers_its_whole_range(arm):
     assert gripper_rad(arm, -1) == pytest.approx(-0.17453, abs=1e-4)
     assert gripper_rad(arm, 1) == pytest.approx(1.74533, abs=1e-4)
