@@ -36,6 +36,11 @@ LESS = {
     "--weights FILE": f"--weights {ROOT}/models/pretrained/trackssm_small.safetensors",
     "[--init FILE]": "",
     "--output out/trackssm": "--output out/trackssm --epochs 1",
+    "--data data/syn/out": "--data out/nus",
+    "--output out/full": "--output out/full --epochs 1",
+    "--dataroot data/syn --version": "--dataroot data/synthetic --version",
+    "--split train --rate 12": "--rate 12",  # the page does both splits one after the other
+    "--output out/published": "--output out/published --epochs 1",
     "--output out/compare": "--output out/compare --seed 202 --scenes 1",
     "--output hands --task": "--output hands --fps 10 --task",  # the demo's two have two rates
     "--seconds 20": "--seconds 4",
@@ -62,6 +67,8 @@ ELSEWHERE = {
     "ray start": "tests/e2e/test_egoworld_nodes.py",
     "RAY_ADDRESS=auto": "tests/e2e/test_egoworld_nodes.py",
     "--clip CLIP": "tests/e2e/test_egoworld_machinery.py",
+    "compare --scenes 1 --trackers": "tests/data_jobs/nuscenes/test_compare.py",
+    "benchmarks.trackssm_table": "tests/test_docs.py",
     "--robot so101": "tests/robot/test_main.py",
 }
 # Nothing dead to retry is said with an exit code of its own.
