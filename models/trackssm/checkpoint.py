@@ -13,25 +13,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from models import shipped
 from models.errors import ModelError, UnexpectedModel
 from models.trackssm.network import D2MP, INPUTS
 from models.trackssm.size import Size
 
 CONTAINERS = ("ddpm", "model_state_dict", "state_dict")
 PREFIX = "module."
-OWN_NOTE = "reafference"
+OWN_NOTE = shipped.NOTE
 EMBEDDING = "encoder.mamba_net.embedding.weight"
 SHOWN_NAMES = 3
 
@@ -53,9 +51,10 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Tensors on the CPU without running code of the file. Raises UnexpectedModel saying what it is not, or OSError."""
+    if path.suffix == shipped.SUFFIX:
+        tensors, own_note, sha256 = shipped.read(path)
+        return Checkpoint(path, tensors, own_note, None, sha256)
     data = path.read_bytes()
-    if path.suffix == ".safetensors":
-        return _own_file(path, data)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
@@ -78,17 +77,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         epoch if isinstance(epoch, int) else None,
         hashlib.sha256(data).hexdigest(),
     )
-
-
-def _own_file(path: Path, data: bytes) -> Checkpoint:
-    """Shipped weights: tensors alone, with the note as JSON in the file's metadata."""
-    try:
-        weights = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        note = json.loads(header["__metadata__"][OWN_NOTE])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise UnexpectedModel(f"{path} is not a weights file of this project: {error}") from error
-    return Checkpoint(path, weights, note, None, hashlib.sha256(data).hexdigest())
 
 
 def says_residual(checkpoint: Checkpoint) -> bool:

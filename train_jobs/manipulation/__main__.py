@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from models.errors import ModelError
+from train_jobs.command import plainly
 from train_jobs.settings import CONFIGS, read_settings
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models" / "pretrained"
@@ -36,11 +37,7 @@ def stage3(
     """Train the retarget head against the solver and report both, side by side."""
     from train_jobs.manipulation.stage3 import Stage3, train
 
-    try:
-        report = train(Stage3(output, tracks, steps, decoder_steps, seed=seed, arm=arm), typer.echo)
-    except ModelError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    report = plainly(lambda: train(Stage3(output, tracks, steps, decoder_steps, seed=seed, arm=arm), typer.echo))
     for name in ("head", "solver", "middle of the ranges"):
         typer.echo(f"{name}: {', '.join(f'{key} {value}' for key, value in report[name].items())}")
     for name, errors in report["ahead"].items():
@@ -66,14 +63,13 @@ def stage1(
     from train_jobs.manipulation.stage1 import Request, run
 
     chosen = {"size": size, "pictures": pictures, "epochs": epochs, "seed": seed}
-    try:
+
+    def work() -> dict[str, Any]:
         values = read_settings(config, StageConfig, {n: value for n, value in chosen.items() if value is not None})
         until = None if minutes is None else 60 * minutes
-        request = Request(values, output, backbone, device, test_pictures, _landmarks(), until)
-        found = run(request, typer.echo)
-    except ModelError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        return run(Request(values, output, backbone, device, test_pictures, _landmarks(), until), typer.echo)
+
+    found = plainly(work)
     if "hands" not in found:
         typer.echo(f"stopped at step {found['stopped_at_step']} of {found['of']}; the same command goes on")
         return
@@ -96,11 +92,7 @@ def stage2(
     """Train what frames say together, and where the hand goes, on the frozen answers of stage 1."""
     from train_jobs.manipulation.stage2 import Request, run
 
-    try:
-        found = run(Request(output, clips, test_clips, length, steps, seed), typer.echo)
-    except ModelError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    found = plainly(lambda: run(Request(output, clips, test_clips, length, steps, seed), typer.echo))
     joints, ahead = found["joints_from_wrist_mm"], found["wrist_ahead_mm"]
     typer.echo("joints from the wrist: " + ", ".join(f"{name} {value:.1f} mm" for name, value in joints.items()))
     for name, row in ahead.items():
@@ -115,12 +107,8 @@ def ship(
     """Write the weights of both stages as they are shipped: large matrices in half precision."""
     from train_jobs.manipulation import ship as shipping
 
-    try:
-        for path in shipping.ship(output, to):
-            typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    except ModelError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    for path in plainly(lambda: shipping.ship(output, to)):
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -134,11 +122,10 @@ def evaluate(
     """Measure weights on pictures that they have not seen, beside those who have not learned; on the CPU."""
     from train_jobs.manipulation import ship as shipping
 
-    try:
-        found = shipping.report(weights, pictures, bank, _landmarks(), lambda line: typer.echo(line, err=True))
-    except ModelError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    found = plainly(lambda: shipping.report(weights, pictures, bank, _landmarks(), tell))
     if output is not None:
         shipping.write_report(output, found)
     typer.echo(shipping.table(found))

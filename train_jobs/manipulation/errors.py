@@ -13,9 +13,5 @@ class BadData(ModelError):
     """A data folder or a label cannot be used; the message names the file and what would be right."""
 
 
-class CannotStart(ModelError):
-    """Training cannot begin or go on: another configuration, another size, nothing to start from."""
-
-
 class Collapsed(ModelError):
     """Predictions no longer depend on the picture: the run is worth nothing and stops."""

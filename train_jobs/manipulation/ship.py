@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from models.manipulation import checkpoint
+from train_jobs.errors import CannotStart
 from train_jobs.manipulation import evaluate
-from train_jobs.manipulation.errors import CannotStart
 from train_jobs.manipulation.samples import Samples, together
 from train_jobs.manipulation.synthetic import VERSION, Split, generate
 

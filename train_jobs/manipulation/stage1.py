@@ -22,13 +22,13 @@ from models.errors import ModelError
 from models.manipulation.checkpoint import save
 from models.manipulation.network import build
 from models.manipulation.size import SIZES
+from train_jobs.errors import CannotStart
 from train_jobs.manipulation import evaluate
 from train_jobs.manipulation.config import StageConfig
-from train_jobs.manipulation.errors import CannotStart
 from train_jobs.manipulation.samples import Samples, together
 from train_jobs.manipulation.synthetic import VERSION, Split, generate
 from train_jobs.manipulation.trainer import HOW_LONG, Trainer
-from train_jobs.trackssm.files import write_whole
+from train_jobs.whole import write_whole
 
 CHUNK = 250
 

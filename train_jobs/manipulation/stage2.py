@@ -20,7 +20,7 @@ from models.manipulation.checkpoint import load, save_temporal
 from models.manipulation.network import ManipulationTransformer
 from models.manipulation.temporal import STEPS_AHEAD, Frames, Fused, TemporalFusion, frame_tokens
 from models.retarget.keypoints import from_wrist
-from train_jobs.manipulation.errors import CannotStart
+from train_jobs.errors import CannotStart
 from train_jobs.manipulation.pose_losses import position_loss, rounded_norm
 from train_jobs.manipulation.sequences import RATE_HZ, Clips, generate_clips
 

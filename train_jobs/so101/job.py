@@ -8,8 +8,6 @@ Ray joins them for distributed gradients, and one that dies is started anew from
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +15,13 @@ from typing import Any, Protocol
 
 import torch
 from ray import train as ray_train
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.torch import get_device, prepare_model
 from tensorboardX import SummaryWriter
 from torch import nn
 
-from train_jobs.so101.errors import CannotStart
-
-MOST_FAILURES = 3
+from train_jobs.errors import CannotStart
+from train_jobs.fit import fit
+from train_jobs.whole import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +62,8 @@ def run(build: Build, request: dict[str, Any], output: Path, *, workers: int, gp
     """Train to the end. Raises CannotStart for an output of other settings; returns the last measurement."""
     output = output.absolute()
     _resume(build(request, Place()), output)  # what cannot start is told before any worker is
-    scratch = output / ".ray"
-    result = TorchTrainer(
-        loop,
-        train_loop_config={"build": build, "request": request, "output": str(output)},
-        scaling_config=ray_train.ScalingConfig(num_workers=workers, use_gpu=gpu),
-        run_config=ray_train.RunConfig(
-            name=output.name,
-            storage_path=str(scratch),
-            failure_config=ray_train.FailureConfig(max_failures=MOST_FAILURES),
-        ),
-    ).fit()
-    shutil.rmtree(scratch, ignore_errors=True)  # our own files say more
-    return dict(result.metrics or {})
+    plain = {"build": build, "request": request, "output": str(output)}
+    return fit(loop, plain, output, output.name, workers=workers, gpu=gpu)
 
 
 def loop(plain: Mapping[str, Any]) -> None:
@@ -130,11 +117,3 @@ def _cut_curve(path: Path, step: int) -> None:
     """Drop lines of steps that were done after the last state was written: they will be done again."""
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     path.write_text("".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
-
-
-def write_whole(path: Path, content: dict[str, Any]) -> None:
-    """torch.save under another name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, beside)
-    beside.replace(path)

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from models.shipped import SO101_POLICY, SO101_SEGMENTER
+from train_jobs.command import plainly
 from train_jobs.settings import CONFIGS
-from train_jobs.so101.command import plainly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train_jobs.so101.errors import CannotStart
+from train_jobs.errors import CannotStart
 from train_jobs.so101_policy.rollout import Played
 
 

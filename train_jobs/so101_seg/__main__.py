@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from train_jobs.command import plainly
 from train_jobs.settings import CONFIGS
-from train_jobs.so101.command import plainly
 
 # The name by which contracts ask for these weights (configs/contracts/so101_lift.yaml).
 RUN = "so101_seg_sim"

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from train_jobs.so101.errors import CannotStart
+from train_jobs.errors import CannotStart
 from train_jobs.so101.ranges import SEG_LOOK
 from train_jobs.so101_seg.studio import Studio
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.so101_seg import SegCheckpoint, So101Seg, normalise
 from robot.contract import SEGMENTER_CLASSES
+from train_jobs.errors import CannotStart
 from train_jobs.settings import Settings
 from train_jobs.so101.average import Average
 from train_jobs.so101.job import Place
@@ -53,6 +54,8 @@ class SegTrainer:
 
     def __init__(self, settings: SegSettings, frames: Frames, place: Place, start: SegCheckpoint | None = None) -> None:
         """`start`: weights to go on from, instead of random ones."""
+        if len(frames) <= settings.kept_back:
+            raise CannotStart(f"{len(frames)} frames: {settings.kept_back} are kept back to measure on; render more")
         torch.manual_seed(settings.seed)
         self.settings, self._frames, self._place = settings, frames, place
         self.steps, self.measure_every, self.steps_done = settings.steps, settings.measure_every, 0

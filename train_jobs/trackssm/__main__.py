@@ -6,13 +6,12 @@ Exit codes: 0 done; 1 refused, one sentence on standard error; 2 wrong usage. Th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from models.errors import ModelError
+from train_jobs.command import plainly, refusal
 from train_jobs.settings import CONFIGS, read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -76,7 +75,7 @@ def export(
         write(weights, to)
         return {}
 
-    _plainly(work)
+    plainly(work)
 
 
 def _made_by(output: Path, phase: str, why: str) -> Path:
@@ -84,7 +83,7 @@ def _made_by(output: Path, phase: str, why: str) -> Path:
 
     path = PhaseFiles(output, phase).best
     if not path.is_file():
-        raise _refusal(f"{why}: there is no {path}; run `{phase}` with this --output first, or give --init FILE")
+        raise refusal(f"{why}: there is no {path}; run `{phase}` with this --output first, or give --init FILE")
     return path
 
 
@@ -102,25 +101,11 @@ def _run(
 
         values = read_settings(config or CONFIGS / f"trackssm_{phase}.yaml", PhaseConfig, overrides)
         if init is not None and not init.is_file():
-            raise _refusal(f"there are no start weights at {init}")
+            raise refusal(f"there are no start weights at {init}")
         return run(Request(phase, values, data, output.absolute(), init, workers, rate, gpu))
 
-    last = _plainly(work)
+    last = plainly(work)
     typer.echo(", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in last.items()))
-
-
-def _plainly(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return work()
-    except ModelError as error:
-        raise _refusal(str(error)) from None
-    except OSError as error:
-        raise _refusal(f"{error.filename or ''} {error.strerror or error}".strip()) from None
-
-
-def _refusal(sentence: str) -> typer.Exit:
-    typer.echo(f"error: {sentence}", err=True)
-    return typer.Exit(1)
 
 
 if __name__ == "__main__":

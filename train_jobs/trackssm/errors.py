@@ -7,7 +7,3 @@ from models.errors import ModelError
 
 class BadTracks(ModelError):
     """A folder of tracks cannot be trained on; the message names the file and what would be right."""
-
-
-class CannotStart(ModelError):
-    """Training cannot begin or go on: no start weights, another configuration, wrong variant."""

@@ -11,7 +11,6 @@ fine-tuning, and a note of form and sigmoid. `state/<phase>/last.pt` is for resu
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ import torch
 from safetensors.torch import save_file
 
 from models.trackssm.checkpoint import OWN_NOTE, read_checkpoint
-from train_jobs.trackssm.errors import CannotStart
+from train_jobs.errors import CannotStart
 from train_jobs.trackssm.trainer import Trainer
+from train_jobs.whole import write_whole
 
 BEST_NAMES = {"pretrain": "pretrain_best.pth", "phase1": "phase1_decoder_best.pth", "phase2": "phase2_full_best.pth"}
 
@@ -108,11 +108,3 @@ def export(best: Path, to: Path) -> None:
     note = {**checkpoint.note, "epoch": checkpoint.epoch, "trained_file_sha256": checkpoint.sha256}
     to.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(to), {OWN_NOTE: json.dumps(note, sort_keys=True)})
-
-
-def write_whole(path: Path, content: dict[str, Any]) -> None:
-    """torch.save under another name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, beside)
-    beside.replace(path)

@@ -8,7 +8,6 @@ loop runs in this process. What a step does is trainer.py's business.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +15,19 @@ from typing import Any
 
 import torch
 from ray import train as ray_train
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.torch import get_device, prepare_model
 from tensorboardX import SummaryWriter
 
 from models.trackssm.checkpoint import fill, read_checkpoint
+from train_jobs.errors import CannotStart
+from train_jobs.fit import fit
 from train_jobs.trackssm.config import PhaseConfig
-from train_jobs.trackssm.errors import BadTracks, CannotStart
+from train_jobs.trackssm.errors import BadTracks
 from train_jobs.trackssm.files import PhaseFiles
 from train_jobs.trackssm.objective import Objective, fresh_network
 from train_jobs.trackssm.tracks import check_one_rate, read_folder
 from train_jobs.trackssm.trainer import Trainer
 from train_jobs.trackssm.windows import Windows
-
-# Workers that die are started anew this often; training resumes at the last state.
-MOST_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +48,7 @@ def run(request: Request) -> dict[str, Any]:
     """Train the phase to its end. Raises ModelError when it cannot start; returns the last report."""
     check(request)
     plain = {**{name: getattr(request, name) for name in Request.__slots__}, "config": request.config.model_dump()}
-    scratch = request.output.absolute() / ".ray"
-    result = TorchTrainer(
-        loop,
-        train_loop_config=plain,
-        scaling_config=ray_train.ScalingConfig(num_workers=request.workers, use_gpu=request.gpu),
-        run_config=ray_train.RunConfig(
-            name=request.phase,
-            storage_path=str(scratch),
-            failure_config=ray_train.FailureConfig(max_failures=MOST_FAILURES),
-        ),
-    ).fit()
-    shutil.rmtree(scratch, ignore_errors=True)  # our own files say more
-    return dict(result.metrics or {})
+    return fit(loop, plain, request.output, request.phase, workers=request.workers, gpu=request.gpu)
 
 
 def check(request: Request) -> None:

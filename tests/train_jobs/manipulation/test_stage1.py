@@ -13,9 +13,10 @@ from models.errors import UnexpectedModel
 from models.manipulation import checkpoint
 from models.manipulation.network import build
 from models.manipulation.size import SIZES
+from train_jobs.errors import CannotStart
 from train_jobs.manipulation.__main__ import app
 from train_jobs.manipulation.config import StageConfig
-from train_jobs.manipulation.errors import CannotStart, Collapsed, UnknownLoss
+from train_jobs.manipulation.errors import Collapsed, UnknownLoss
 from train_jobs.manipulation.evaluate import nearest
 from train_jobs.manipulation.objective import Stage1Objective, match
 from train_jobs.manipulation.samples import Samples

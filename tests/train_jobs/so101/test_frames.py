@@ -9,7 +9,7 @@ import pytest
 from robot import scene
 from robot.contract import SEGMENTER_CLASSES
 from robot.rendering import WristCamera
-from train_jobs.so101.errors import CannotStart
+from train_jobs.errors import CannotStart
 from train_jobs.so101.light_meshes import thin
 from train_jobs.so101.look import furnish
 from train_jobs.so101.patterns import KINDS, table_pattern

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from models.trackssm.checkpoint import load_d2mp, read_checkpoint
 from models.trackssm.residual import load_residual
+from train_jobs.errors import CannotStart
 from train_jobs.settings import BadSettings, read_settings
 from train_jobs.trackssm.__main__ import CONFIGS, app
 from train_jobs.trackssm.config import PhaseConfig
-from train_jobs.trackssm.errors import CannotStart
 from train_jobs.trackssm.files import PhaseFiles
 from train_jobs.trackssm.job import Request, build, check
 from train_jobs.trackssm.trainer import Trainer

@@ -1,6 +1,6 @@
-"""What both command lines do with an error of ours: one sentence on standard error, exit code 1.
+"""What every training's command line does with an error of ours: one sentence on standard error, exit code 1.
 
-In: the work. Out: its result. Called by so101_seg/__main__.py and so101_policy/__main__.py.
+In: the work. Out: its result. Called by every __main__.py below.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ def plainly[T](work: Callable[[], T]) -> T:
     try:
         return work()
     except (ModelError, RobotError) as error:
-        raise _refusal(str(error)) from None
+        raise refusal(str(error)) from None
     except OSError as error:
-        raise _refusal(f"{error.filename or ''} {error.strerror or error}".strip()) from None
+        raise refusal(f"{error.filename or ''} {error.strerror or error}".strip()) from None
 
 
-def _refusal(sentence: str) -> typer.Exit:
+def refusal(sentence: str) -> typer.Exit:
+    """Say the sentence; what to raise then."""
     typer.echo(f"error: {sentence}", err=True)
     return typer.Exit(1)

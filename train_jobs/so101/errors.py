@@ -1,9 +1,0 @@
-"""What can go wrong in the SO-101 trainings, by name. Shown to a person as one sentence by the command lines."""
-
-from __future__ import annotations
-
-from models.errors import ModelError
-
-
-class CannotStart(ModelError):
-    """Training or judging cannot begin or go on: files of other settings, no data, no weights."""
