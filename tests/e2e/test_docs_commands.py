@@ -49,7 +49,8 @@ LESS = {
     "stage1 --output out/manipulation": "stage1 --output out/manipulation --config less.yaml --minutes 0.2",
     "stage2 --output out/manipulation": "stage2 --output out/manipulation --clips 4 --steps 2 --test-clips 2",
     "--count 8000": "--count 24",
-    "--output out/seg": "--output out/seg --steps 4",
+    "[--start models/pretrained/so101_seg.safetensors]": "",
+    "--output out/seg": "--output out/seg --config less_seg.yaml",
     "export out/seg": "export out/seg --to out/seg.safetensors",
     "--frames 2000": "--frames 4",
     "--output out/policy": "--output out/policy --config less_policy.yaml",
@@ -118,6 +119,8 @@ def desk(tmp_path_factory):
     less(folder, "manipulation_stage1.yaml", "less.yaml", pictures=64)
     of_rounds = {"steps": [4], "episodes": [2], "predicted": [0.0], "cooldown_steps": [0], "batch_size": 4}
     less(folder, "so101_policy.yaml", "less_policy.yaml", **of_rounds)
+    few = {"steps": 4, "batch_size": 2, "kept_back": 4, "measure_every": 2, "warmup_steps": 1, "cooldown_steps": 2}
+    less(folder, "so101_seg.yaml", "less_seg.yaml", **few)
     return folder
 
 

@@ -69,6 +69,12 @@ def test_stacks_repeat_the_first_frame_and_never_cross_episodes(samples):
     assert np.array_equal(low_dim[3, 2], samples.low_dim[12])
 
 
+def test_training_on_fewer_frames_than_are_kept_back_is_refused(seg_settings, frames):
+    all_kept = seg_settings.model_copy(update={"kept_back": len(frames)})
+    with pytest.raises(CannotStart, match=f"{len(frames)} frames: {len(frames)} are kept back"):
+        SegTrainer(all_kept, frames, Place())
+
+
 def test_the_rate_rises_stays_and_falls():
     shares = [rate_share(done, steps=10, warmup=2, cooldown=4) for done in range(10)]
     assert shares == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
