@@ -171,7 +171,7 @@ def archive(path, payload):
     return path
 
 
-@pytest.mark.parametrize("payload", [Evil(), {"agent": Evil()}, print, Meddler()])
+@pytest.mark.parametrize("payload", [Evil(), {"agent": Evil()}, exec, Meddler()])
 def test_a_hostile_snapshot_is_refused_and_nothing_runs(tmp_path, payload):
     with pytest.raises(UnexpectedModel, match="refused"):
         drqv2.load_snapshot(archive(tmp_path / "evil.pt", payload))
