@@ -46,7 +46,7 @@ LESS = {
     "--seconds 20": "--seconds 4",
     "--source 0": "--source videos/kitchen.mp4 --most-frames 4",
     "--negatives pictures_without_it/": "--negatives pictures_without_it --frames 2",
-    "stage1 --output out/manipulation": "stage1 --output out/manipulation --config less.yaml --minutes 0.2",
+    "stage1 --output out/manipulation": "stage1 --output out/manipulation --config less.yaml --test-pictures 20",
     "stage2 --output out/manipulation": "stage2 --output out/manipulation --clips 4 --steps 2 --test-clips 2",
     "--count 8000": "--count 24",
     "[--start models/pretrained/so101_seg.safetensors]": "",
@@ -114,9 +114,9 @@ def desk(tmp_path_factory):
     for number in range(2):
         picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / "pictures_without_it" / f"{number}.png"), picture)
-    words = "-m data_jobs.nuscenes synthesize --output data/synthetic --scenes 4 --samples 24"
+    words = "-m data_jobs.nuscenes synthesize --output data/synthetic --scenes 10 --samples 60"
     run(folder, [sys.executable, *words.split()])
-    less(folder, "manipulation_stage1.yaml", "less.yaml", pictures=64)
+    less(folder, "manipulation_stage1.yaml", "less.yaml", pictures=64, validation_pictures=20, epochs=1)
     of_rounds = {"steps": [4], "episodes": [2], "predicted": [0.0], "cooldown_steps": [0], "batch_size": 4}
     less(folder, "so101_policy.yaml", "less_policy.yaml", **of_rounds)
     few = {"steps": 4, "batch_size": 2, "kept_back": 4, "measure_every": 2, "warmup_steps": 1, "cooldown_steps": 2}
