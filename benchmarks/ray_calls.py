@@ -3,7 +3,7 @@
     python -m benchmarks.ray_calls [--calls 15000] [--rounds 4]
 
 One actor calls another with 200 bytes, awaits the answer and drops it, nothing else. After each round its private
-memory is read. The first round fills buffers and is not counted; single rounds scatter widely, so their mean is told too.
+memory is read. The first round fills buffers and is not counted; single rounds scatter widely, so their mean is told.
 """
 
 from __future__ import annotations
