@@ -108,6 +108,7 @@ def desk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("desk")
     run(folder, [sys.executable, "-m", "data_jobs.egoworld.demo", "--output", "videos"])
     next((folder / "videos").glob("*.mp4")).rename(folder / "videos" / "kitchen.mp4")
+    (folder / "configs").symlink_to(ROOT / "configs")  # pages speak from the repository's root
     trimesh.creation.box((0.06, 0.04, 0.1)).export(folder / "duck.ply")
     (folder / "pictures_without_it").mkdir()
     rng = np.random.default_rng(0)
