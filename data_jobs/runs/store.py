@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ class Store:
         """Copy whole, then rename; an older folder makes room. A kill in between leaves none, never a half one."""
         final, fresh, old = self.root / name, self._staged(), self._staged()
         with place_errors(self.root):
-            shutil.copytree(source, fresh)
+            shutil.copytree(source, fresh, copy_function=copy_durably)
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():
                 final.rename(old)
@@ -147,8 +148,12 @@ class Store:
 
     @contextmanager
     def local_folder(self, name: str) -> Iterator[Path]:
-        """The folder itself."""
-        yield self.root / name
+        """The folder itself, or an empty one in its stead."""
+        if (self.root / name).is_dir():
+            yield self.root / name
+            return
+        with tempfile.TemporaryDirectory() as empty:
+            yield Path(empty)
 
     def remove(self, name: str) -> None:
         """Delete one file."""
@@ -186,7 +191,12 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
             raise
-        write_durably(target, source.read_bytes())
+        copy_durably(source, target)
+
+
+def copy_durably(source: str | Path, target: str | Path) -> None:
+    """A copy that is on the disk before anything can point at it."""
+    write_durably(Path(target), Path(source).read_bytes())
 
 
 def published_files(run_folder: Path) -> Iterator[Path]:

@@ -72,6 +72,11 @@ def test_a_replaced_folder_is_whole(store, tmp_path):
             assert {path.name: path.read_text() for path in folder.iterdir()} == {f: f"{f}{round_}" for f in files}
 
 
+def test_a_folder_that_was_never_put_reads_as_an_empty_one(store):
+    with store.local_folder("run_id=r/manifests") as folder:
+        assert list(folder.iterdir()) == []
+
+
 def test_both_places_give_one_tree_hash(tmp_path, bucket):
     hashes = set()
     for where in (tmp_path / "out", bucket):
