@@ -12,13 +12,18 @@ import ast
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 from rich.console import Console
 
+from data_jobs.egoworld.manifest import CLIP_COLUMNS
+from data_jobs.egoworld.manifest_files import VIDEO_COLUMNS
+from data_jobs.egoworld.qc import COLUMNS as QC
 from data_jobs.egoworld.schemas import TABLES
+from data_jobs.nuscenes import columns as nuscenes
+from data_jobs.runs.columns import Column
 from data_jobs.runs.ledger import SCHEMA
 from data_jobs.runs.metrics import METRICS
 from models.weights import CATALOGUE_FILE, read_catalogue
@@ -70,14 +75,11 @@ def architecture() -> str:
 
 
 def formats() -> str:
-    """Every table of egoworld, the ledger, the metrics."""
-    lines = []
-    for name, columns in TABLES.items():
-        lines += [f"### `{name}.parquet`", "", "| column | type | meaning |", "|---|---|---|"]
-        lines += [
-            f"| `{c.name}` | `{_short(str(c.type))}` | {c.meaning.replace('|', chr(92) + '|')} |" for c in columns
-        ]
-        lines.append("")
+    """Every table of both jobs, the ledger, the metrics."""
+    files = {f"{name}.parquet": columns for name, columns in TABLES.items()}
+    files |= {"qc.parquet": QC, "video_manifest.parquet": VIDEO_COLUMNS, "clip_manifest.parquet": CLIP_COLUMNS}
+    files |= {f"{name}.parquet of a converted scene": columns for name, columns in nuscenes.TABLES.items()}
+    lines = [line for name, columns in files.items() for line in table_of(name, columns)]
     lines += ["### The ledger, `ledger.sqlite`", "", "```sql", SCHEMA.strip(), "```", ""]
     lines += [
         "### Metrics",
@@ -89,7 +91,16 @@ def formats() -> str:
     return "\n".join(lines)
 
 
+def table_of(name: str, columns: Iterable[Column]) -> list[str]:
+    """One file's columns."""
+    told = [f"| `{c.name}` | `{_short(str(c.type))}` | {c.meaning.replace('|', chr(92) + '|')} |" for c in columns]
+    file, _, of = name.partition(" ")
+    return [f"### `{file}` {of}".rstrip(), "", "| column | type | meaning |", "|---|---|---|", *told, ""]
+
+
 def _short(kind: str) -> str:
+    if kind.startswith("dictionary<values="):
+        return kind.removeprefix("dictionary<values=").partition(",")[0]
     return kind.replace("fixed_size_list<item: ", "list<").replace("list<item: ", "list<").replace("element: ", "")
 
 
@@ -100,6 +111,11 @@ def licences() -> str:
         lines.append(
             f"| `{name}` | {entry.licence} | {'yes' if entry.embedded else 'no'} | {entry.what}; {entry.attribution} |"
         )
+    lines += ["", "### Weights that ship", "", "| card | licence |", "|---|---|"]
+    for card in sorted((ROOT / "models" / "pretrained").glob("*.md")):
+        licence = re.search(r"^\| licence \| (.*) \|$", card.read_text(encoding="utf-8"), re.M)
+        told = licence[1] if licence else "its card does not say"
+        lines.append(f"| [{card.stem}](../models/pretrained/{card.name}) | {told} |")
     groups: dict[str, list[str]] = {}
     for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
         if match := re.match(r"([A-Za-z0-9._-]+)==", line):

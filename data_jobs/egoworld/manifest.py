@@ -25,6 +25,7 @@ from data_jobs.egoworld.discover import Found, discover
 from data_jobs.egoworld.probe import probe
 from data_jobs.egoworld.records import Clip, Video
 from data_jobs.egoworld.splitters import Split, Splitter
+from data_jobs.runs.columns import Column, arrow_schema
 from data_jobs.runs.errors import InputError
 
 # Hashing and demuxing leave Python's lock; more readers than this only make a spinning disk seek.
@@ -33,33 +34,32 @@ PROBE_THREADS = 2
 # Said again in every clip row, so that a row alone is enough to decode the clip; as dictionary it costs 4
 # bytes a row.
 _REPEATED = pa.dictionary(pa.int32(), pa.string())
-CLIP_SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("video_id", _REPEATED),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("frame_start", pa.int64()),
-        ("frame_end", pa.int64()),
-        ("overlap_s", pa.float64()),
-        ("scenedetect_failed", pa.bool_()),
-        ("status", _REPEATED),
-        ("last_error", pa.string()),
-        ("retry_count", pa.int64()),
-        ("content_sha256", _REPEATED),
-        ("path", _REPEATED),
-        ("name", _REPEATED),
-        ("start_pts", pa.int64()),
-        ("end_pts", pa.int64()),
-        ("time_base_numerator", pa.int64()),
-        ("time_base_denominator", pa.int64()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("rotation_deg", pa.int64()),
-        ("splitter", _REPEATED),
-        ("splitter_params", _REPEATED),
-    ]
+CLIP_COLUMNS = (
+    Column("clip_id", pa.string(), "{video_id}-{frame_start}-{frame_end}-{8 hex of content, bounds and splitter}"),
+    Column("video_id", _REPEATED, "first 16 hex digits of the file's sha256"),
+    Column("start_s", pa.float64(), "presentation time of the first frame, seconds"),
+    Column("end_s", pa.float64(), "presentation time of the last frame, seconds"),
+    Column("frame_start", pa.int64(), "index of the first frame in the video"),
+    Column("frame_end", pa.int64(), "one past the last"),
+    Column("overlap_s", pa.float64(), "seconds shared with the clip before"),
+    Column("scenedetect_failed", pa.bool_(), "the video could not be cut by shots and was cut evenly"),
+    Column("status", _REPEATED, "Pending: what became of a clip stands in the ledger"),
+    Column("last_error", pa.string(), "for readers that expect it; empty"),
+    Column("retry_count", pa.int64(), "for readers that expect it; 0"),
+    Column("content_sha256", _REPEATED, "of the whole file, hexadecimal"),
+    Column("path", _REPEATED, "absolute path that the video is read from"),
+    Column("name", _REPEATED, "path relative to the input"),
+    Column("start_pts", pa.int64(), "of the first frame, in units of the time base"),
+    Column("end_pts", pa.int64(), "of the last frame"),
+    Column("time_base_numerator", pa.int64(), "of the seconds per unit of pts"),
+    Column("time_base_denominator", pa.int64(), "of the seconds per unit of pts"),
+    Column("width", pa.int64(), "as shown, pixels"),
+    Column("height", pa.int64(), "as shown, pixels"),
+    Column("rotation_deg", pa.int64(), "clockwise from stored to shown: 0, 90, 180 or 270"),
+    Column("splitter", _REPEATED, "name and version of what made the clip"),
+    Column("splitter_params", _REPEATED, "its parameters as JSON"),
 )
+CLIP_SCHEMA = arrow_schema(CLIP_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,30 +22,30 @@ import pyarrow.parquet as pq
 
 from data_jobs.egoworld.manifest import CLIP_SCHEMA, Duplicate, Manifest, Rejected
 from data_jobs.egoworld.records import Video
+from data_jobs.runs.columns import Column, arrow_schema
 from data_jobs.runs.errors import RunError
 
-VIDEO_SCHEMA = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("path", pa.string()),
-        ("duration_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("audio", pa.bool_()),
-        ("checksum", pa.string()),  # sha256 of the whole file, hexadecimal
-        ("split", pa.string()),
-        ("name", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("rotation_deg", pa.int64()),
-        ("codec", pa.string()),
-        ("pixel_format", pa.string()),
-        ("time_base_numerator", pa.int64()),
-        ("time_base_denominator", pa.int64()),
-        ("pts", pa.list_(pa.int64())),
-    ]
+VIDEO_COLUMNS = (
+    Column("video_id", pa.string(), "first 16 hex digits of `checksum`"),
+    Column("path", pa.string(), "absolute path that the video is read from"),
+    Column("duration_s", pa.float64(), "first to last presentation time plus one median interval, seconds"),
+    Column("fps", pa.float64(), "frames per second on average"),
+    Column("width", pa.int64(), "as shown, pixels"),
+    Column("height", pa.int64(), "as shown, pixels"),
+    Column("audio", pa.bool_(), "whether there is a sound track"),
+    Column("checksum", pa.string(), "sha256 of the whole file, hexadecimal"),
+    Column("split", pa.string(), "name that the manifest was made under"),
+    Column("name", pa.string(), "path relative to the input"),
+    Column("size_bytes", pa.int64(), "of the file"),
+    Column("mtime_ns", pa.int64(), "when the file was last changed; with the size tells whether it is the same"),
+    Column("rotation_deg", pa.int64(), "clockwise from stored to shown: 0, 90, 180 or 270"),
+    Column("codec", pa.string(), "FFmpeg's name"),
+    Column("pixel_format", pa.string(), "FFmpeg's name"),
+    Column("time_base_numerator", pa.int64(), "of the seconds per unit of pts"),
+    Column("time_base_denominator", pa.int64(), "of the seconds per unit of pts"),
+    Column("pts", pa.list_(pa.int64()), "presentation time of every frame, in display order"),
 )
+VIDEO_SCHEMA = arrow_schema(VIDEO_COLUMNS)
 _FILE_COLUMNS = [("size_bytes", pa.int64()), ("mtime_ns", pa.int64())]
 REJECTED_SCHEMA = pa.schema([(name, pa.string()) for name in ("path", "name", "message")] + _FILE_COLUMNS)
 DUPLICATE_SCHEMA = pa.schema([(name, pa.string()) for name in ("path", "name", "video_id")] + _FILE_COLUMNS)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data_jobs.egoworld.clip_tables import NOTHING_FOUND
 from data_jobs.egoworld.config import MetricsConfig
+from data_jobs.runs.columns import Column, arrow_schema
 from data_jobs.runs.outcome import DeadLetter
 from data_jobs.runs.places import Run
 
@@ -30,26 +31,24 @@ HELD, SLOWED = 2, 4
 READ_THREADS = 8
 NAMED = 5  # clips named in a sentence; all of them are in qc.parquet
 
-COLUMNS = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("video_id", pa.string()),
-        ("state", pa.string()),  # done or dead
-        ("cause", pa.string()),  # of death; "" when done
-        ("within", pa.bool_()),  # neither dead nor beyond a threshold of its own
-        ("frames", pa.int64()),
-        ("hand_rate", pa.float64()),  # frames with a hand
-        ("hand_score", pa.float64()),  # mean
-        ("mask_frames", pa.int64()),  # frames that were segmented
-        ("mask_frames_empty", pa.int64()),
-        ("empty_mask_rate", pa.float64()),
-        ("mapping_held_rate", pa.float64()),
-        ("mapping_slowed_rate", pa.float64()),
-        ("tip_error_m", pa.float64()),  # median over rows and tips
-        ("object_found_rate", pa.float64()),
-        ("camera_outcome", pa.string()),
-        ("camera_posed_rate", pa.float64()),
-    ]
+COLUMNS = (
+    Column("clip_id", pa.string(), "as in the manifest"),
+    Column("video_id", pa.string(), "as in the manifest"),
+    Column("state", pa.string(), "done or dead"),
+    Column("cause", pa.string(), "of death; empty when done"),
+    Column("within", pa.bool_(), "neither dead nor beyond a threshold of its own"),
+    Column("frames", pa.int64(), "of the clip"),
+    Column("hand_rate", pa.float64(), "share of frames with a hand, 0..1"),
+    Column("hand_score", pa.float64(), "mean score of the hands"),
+    Column("mask_frames", pa.int64(), "frames that were segmented"),
+    Column("mask_frames_empty", pa.int64(), "of these, frames in which nothing was found"),
+    Column("empty_mask_rate", pa.float64(), "their share, 0..1"),
+    Column("mapping_held_rate", pa.float64(), "share of hands without a usable pose, whose robot hand was held"),
+    Column("mapping_slowed_rate", pa.float64(), "share of hands that a joint could not follow"),
+    Column("tip_error_m", pa.float64(), "median over hands and tips, metres"),
+    Column("object_found_rate", pa.float64(), "share of rows of object_pose with a pose"),
+    Column("camera_outcome", pa.string(), "of fast3r_pose"),
+    Column("camera_posed_rate", pa.float64(), "share of frames with a camera pose"),
 )
 
 
@@ -184,7 +183,7 @@ def _named(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in COLUMNS]
+    columns = [pa.array([row.get(column.name) for row in rows], column.type) for column in COLUMNS]
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=COLUMNS), sink)
+    pq.write_table(pa.table(columns, schema=arrow_schema(COLUMNS)), sink)
     return sink.getvalue()

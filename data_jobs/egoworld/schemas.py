@@ -6,19 +6,9 @@ The first columns of each table are those of the seed project's readers (`frame_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its Arrow type and what a reader must know."""
-
-    name: str
-    type: pa.DataType
-    meaning: str
-
+from data_jobs.runs.columns import Column, arrow_schema
 
 FRAME = (
     Column("frame_index", pa.int64(), "0-based index of the frame in the whole video, in display order"),
@@ -127,7 +117,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
 
 def schema_of(table: str) -> pa.Schema:
     """The Arrow schema of a table."""
-    return pa.schema([(column.name, column.type) for column in TABLES[table]])
+    return arrow_schema(TABLES[table])
 
 
 def field_specs(table: str) -> dict[str, dict[str, str]]:

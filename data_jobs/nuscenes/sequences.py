@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_jobs.nuscenes.columns import FRAMES, IDENTITIES, LABELS
 from data_jobs.nuscenes.label import Interpolation, Labels, Rate, label, sequence_images
 from data_jobs.nuscenes.scenes import Images, Scene
 from data_jobs.nuscenes.schema import CAMERAS, CLASSES
+from data_jobs.runs.columns import arrow_schema
 
 NOMINAL_RATE_HZ = 12
 
@@ -62,7 +64,8 @@ def _camera_frames(camera: int, images: Images) -> pa.Table:
             "camera_translation_m": listed(images.camera_origin),
             "camera_rotation_wxyz": listed(images.camera_rotation),
             "intrinsics_px": listed(images.intrinsics),
-        }
+        },
+        arrow_schema(FRAMES),
     )
 
 
@@ -88,7 +91,8 @@ def _camera_labels(scene: Scene, camera: int, images: Images, labels: Labels) ->
             "centre_x_m": x_m.cast(pa.float64()),
             "centre_y_m": y_m.cast(pa.float64()),
             "centre_z_m": z_m.cast(pa.float64()),
-        }
+        },
+        arrow_schema(LABELS),
     )
 
 
@@ -104,7 +108,8 @@ def identity_table(scene: Scene) -> pa.Table:
             "class_name": pa.array([CLASSES[k] for k in scene.instance_class], pa.string()),
             "void": scene.instance_void,
             "first_keyframe": pa.array(first, pa.int32()),
-        }
+        },
+        arrow_schema(IDENTITIES),
     )
 
 

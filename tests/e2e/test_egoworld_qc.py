@@ -9,6 +9,7 @@ import yaml
 
 from data_jobs.egoworld.qc import COLUMNS, clip_qc
 from data_jobs.egoworld.schemas import TABLES, schema_of
+from data_jobs.runs.columns import arrow_schema
 from tests.e2e.egoworld import call, command, letters, stub_config
 from tests.faults.videos import write_video
 
@@ -22,7 +23,7 @@ def run(tmp_path, share_of, **metrics):
     path.write_text(yaml.safe_dump(settings))
     code, text = call(*command(tmp_path / "videos", path, tmp_path))
     rows = pq.ParquetFile(tmp_path / "run_id=r" / "qc.parquet").read()
-    assert rows.schema.equals(COLUMNS)
+    assert rows.schema.equals(arrow_schema(COLUMNS))
     return code, text, rows.to_pylist()
 
 
