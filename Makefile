@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM := false
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights demo serve test soak lint type format docs bench bench-gpu clean lock
+.PHONY: help setup weights demo serve test soak lint type format audit docs bench bench-gpu clean lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -62,14 +62,17 @@ format: .venv/installed ## let ruff mend what it can
 type: .venv/installed ## mypy over our folders
 	@$(PYTHON) -m mypy actors models data_jobs robot serve train_jobs
 
+audit: .venv/installed ## known vulnerabilities of what requirements.lock pins (asks PyPI; nothing is installed into .venv)
+	@.venv/uv tool run --quiet pip-audit==2.* --requirement requirements.lock --no-deps --disable-pip --strict
+
 docs: .venv/installed ## write the pages of docs/ that follow from the code: architecture, formats, licences
 	@$(PYTHON) -m docs.generate
 
 bench: weights ## side-by-side measurements in pairs, written to docs/measured.md
 	@$(PYTHON) -m benchmarks
 
-bench-gpu: .venv/installed ## what sam2:sam2 costs over its networks, on a GPU: VIDEO=film-with-hands.mp4
-	@$(PYTHON) -m benchmarks.sam2_operator $(VIDEO) --device cuda
+bench-gpu: weights ## the same where there is a GPU: tracker, acquisition, depth, segmentation, egoworld; to docs/gpu.md
+	@$(PYTHON) -m benchmarks.gpu
 
 clean: ## remove what the targets made, but not the weights cache
 	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,12 +13,27 @@ import cv2
 import numpy as np
 import torch
 
+from models.errors import MissingWeight
+
 REPOSITORY = "depth-anything/Depth-Anything-V2-Small-hf"
 # The short side that the model was trained with, a multiple of its 14-pixel patches (Depth-Anything-V2, 518).
 SIDE_PX = 518
 PATCH_PX = 14
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def from_hub() -> Any:
+    """The published network, fetched unless it is cached. Raises MissingWeight with the command that gets it."""
+    from transformers import AutoModelForDepthEstimation
+
+    try:
+        return AutoModelForDepthEstimation.from_pretrained(REPOSITORY)
+    except OSError as error:
+        raise MissingWeight(
+            f"{REPOSITORY} is neither cached nor reachable; get it with `hf download {REPOSITORY}`, or use the "
+            "sensor's depth"
+        ) from error
 
 
 class DepthAnything:
@@ -30,16 +45,8 @@ class DepthAnything:
         self._network: Any = None
 
     def load(self, network: Any = None) -> None:
-        """Fetch the network from the hub, or take one that is given. Raises OSError when the hub is not reachable."""
-        if network is None:
-            from transformers import AutoModelForDepthEstimation
-
-            try:
-                network = AutoModelForDepthEstimation.from_pretrained(REPOSITORY)
-            except OSError as error:
-                raise OSError(
-                    f"{REPOSITORY} is neither cached nor reachable; use the sensor's depth, or fetch it from a hub"
-                ) from error
+        """Fetch the network from the hub, or take one that is given. Raises MissingWeight when none can be had."""
+        network = from_hub() if network is None else network
         self._network = network.eval().to(self._device)
 
     def warm_up(self) -> None:

@@ -11,13 +11,14 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from benchmarks.paired import HEADER, brief, machine, row
+from benchmarks.paired import HEADER, Comparison, Fact, brief, machine, row
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -32,6 +33,8 @@ SUITE = {
     "clip_reader": "benchmarks.clip_reader",
     "mobile_sam": "benchmarks.mobile_sam_speed",
     "proposals": "benchmarks.tracker_proposals",
+    "following": "benchmarks.tracker_memory",
+    "trackssm": "benchmarks.trackssm_speed",
     "retargeting": "benchmarks.retargeting",
     "serve": "benchmarks.serve_latency",
     "robot": "benchmarks.robot_loop",
@@ -40,35 +43,44 @@ SUITE = {
 BRIEF = ("demo", "hands", "bounds", "clip_reader", "mobile_sam", "proposals", "retargeting")
 
 
-def alone(name: str) -> None:
-    """Measure here and write the result."""
-    before = machine()
-    told = [each.as_json() for each in importlib.import_module(SUITE[name]).comparisons()]
+def keep(
+    path: Path, measure: Callable[[], Iterable[Comparison | Fact]], about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Measure here and write the result, with what else is known `about` the machine."""
+    before = machine() | dict(about or {})
+    told = [each.as_json() for each in measure()]
     result = {"machine": before, "load_after": machine()["load"], "comparisons": told}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result, empty when there is none."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def results() -> dict[str, dict[str, Any]]:
     """Every result there is, in the order of the suite."""
-    paths = {name: RESULTS / f"{name}.json" for name in SUITE}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+    found = {name: read(RESULTS / f"{name}.json") for name in SUITE}
+    return {name: result for name, result in found.items() if result.get("comparisons")}
+
+
+def section(name: str, result: dict[str, Any]) -> list[str]:
+    """Lines of one result's table."""
+    told = result["machine"]
+    when = f"{told['date']}, {told['cores']} cores, load {told['load']} before and {result['load_after']} after"
+    return [f"**{name}** ({when})", "", HEADER, *map(row, result["comparisons"]), ""]
 
 
 def table() -> str:
     """The page's table: every finding."""
-    lines = []
-    for name, result in results().items():
-        if result["comparisons"]:
-            told = result["machine"]
-            when = f"{told['date']}, {told['cores']} cores, load {told['load']} before and {result['load_after']} after"
-            lines += [f"**{name}** ({when})", "", HEADER, *map(row, result["comparisons"]), ""]
-    return "\n".join(lines)
+    return "\n".join(line for name, result in results().items() for line in section(name, result))
 
 
 def brief_table() -> str:
     """The README's table."""
-    found = {name: result for name, result in results().items() if name in BRIEF and result["comparisons"]}
+    found = {name: result for name, result in results().items() if name in BRIEF}
     dates = sorted({result["machine"]["date"] for result in found.values()})
     cores = max((result["machine"]["cores"] for result in found.values()), default=0)
     header = f"| measured on {cores} CPU cores, {' to '.join(dates[:: max(1, len(dates) - 1)])} | | by |\n|---|---|---|"
@@ -87,7 +99,7 @@ def main(
 ) -> None:
     """Run them."""
     if only:
-        alone(only)
+        keep(RESULTS / f"{only}.json", importlib.import_module(SUITE[only]).comparisons)
         return
     console, failed = Console(), []
     if unknown := sorted(set(names or []) - set(SUITE)):

@@ -88,15 +88,25 @@ def milliseconds(work: Callable[[Observation], Any], frames: list[Observation], 
     return np.array(times[5:]) * 1e3
 
 
-def segmentation(path: Path, network: So101Segmenter) -> dict[str, Callable[[Observation], Any]]:
-    """The segmenter's network as it was trained, with an arg-max over all planes, and as the actor runs it."""
-    trained = load_checkpoint(path).network
+def as_trained(path: Path, device: str = "cpu") -> Callable[[np.ndarray], np.ndarray]:
+    """The segmenter's network as it was trained, with an arg-max over all planes."""
+    trained = load_checkpoint(path).network.to(device)
 
     @torch.inference_mode()
+    def plain(rgb: np.ndarray) -> np.ndarray:
+        batch = torch.tensor(rgb, device=device).permute(2, 0, 1)[None]
+        return trained(normalise(batch))[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+    return plain
+
+
+def segmentation(path: Path, network: So101Segmenter) -> dict[str, Callable[[Observation], Any]]:
+    """The network as it was trained, and as the actor runs it."""
+    trained = as_trained(path)
+
     def plain(observation: Observation) -> np.ndarray:
         assert observation.frame is not None
-        batch = torch.tensor(observation.frame.rgb).permute(2, 0, 1)[None]
-        return trained(normalise(batch))[0].argmax(0).to(torch.uint8).numpy()
+        return trained(observation.frame.rgb)
 
     def folded(observation: Observation) -> np.ndarray:
         assert observation.frame is not None

@@ -1,31 +1,42 @@
-"""What `sam2:sam2` costs over its networks alone: the same calls once inside the operator, once in a bare loop.
+"""What `sam2:sam2` costs over its networks alone, and a run that uses it over a bare loop: part of `make bench-gpu`.
 
-Run: `python -m benchmarks.sam2_operator VIDEO [--device cuda]` (`make bench-gpu VIDEO=…`). VIDEO must show hands: they
-are the prompts. Weights as in a run: SAM 2.1 from the hub's cache, or --checkpoint. First the operator works on the
-clip and every call of its streams is written down; then the same calls are made again on pictures that already lie in
-memory. Prints frames per second of both and the operator's share of the bare rate.
+Run: `python -m benchmarks.gpu operator egoworld [--device cuda]`. The clip is the demo's with rendered hands: they are
+the prompts. First the operator works on the clip and every call of its streams is written down; then the same calls are
+made again on pictures that already lie in memory: the bare loop.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 
 from actors.video_segmenter import FrameStream
+from benchmarks.on_device import ARCHITECTURE, Setting, sam2_checkpoint
+from benchmarks.paired import Comparison, Fact, in_turns
+from data_jobs.egoworld.demo import RATE_HZ, REAL_CLIP, RENDERED_NAME, backgrounds, write_rendered
+from data_jobs.egoworld.demo_scene import DURATION_S
 from data_jobs.egoworld.manifest import clips, clips_of
 from data_jobs.egoworld.operators.mediapipe_hands import MediapipeHands
 from data_jobs.egoworld.operators.sam2_video import Sam2VideoMasks
 from data_jobs.egoworld.probe import probe
+from data_jobs.egoworld.records import Clip
 from data_jobs.egoworld.splitters import FixedStride, Split
-from models.errors import MissingWeight
+from models.weights import path_of
 
 Call = tuple[int, str, tuple[Any, ...]]  # number of the stream, verb, what it was given
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = "make bench-gpu"
+WINDOW_FRAMES = 16
+SECONDS = 3.0  # of the clip; its pictures are held in memory
 
 
 class Recorded:
@@ -42,48 +53,69 @@ class Recorded:
         return asked
 
 
-def main() -> None:
-    """Operator, then bare loop, in turns; the ratio of the sums."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("video", type=Path)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of the video; its pictures are held in memory")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--checkpoint", help="default: the hub's cache")
-    parser.add_argument("--config", default="sam2.1_hiera_small")
-    parser.add_argument("--image-size", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    video = probe(str(options.video), options.video.name)
-    frames = min(video.frame_count, round(options.seconds * float(video.fps)))
-    clip = next(clips(clips_of(video, Split(((0, frames),)), FixedStride())))
-    hands = MediapipeHands(MediapipeHands.Params())
-    hands.load()
-    upstream = {"hamer": hands.run(clip, {}, 16)}
-    if not len(upstream["hamer"]):
-        sys.exit(f"there are no hands in the first {options.seconds:g} s of {options.video}; give another video")
-    params = {"checkpoint": options.checkpoint, "config": options.config, "image_size": options.image_size}
-    params |= {"device": options.device, "prompting": {"source": "hands", "prompt_interval_s": 0.5}}
-    operator = Sam2VideoMasks(Sam2VideoMasks.Params.model_validate(params))
-    try:
+def comparisons(setting: Setting) -> Iterator[Comparison | Fact]:
+    """Operator and bare loop, in turns."""
+    with tempfile.TemporaryDirectory() as name:
+        params, note = _params(setting, Path(name))
+        clip, frames = _clip(_film(Path(name), 0.5 if setting.small else SECONDS))
+        hands = MediapipeHands(MediapipeHands.Params())
+        hands.load()
+        upstream = {"hamer": hands.run(clip, {}, WINDOW_FRAMES)}
+        operator = Sam2VideoMasks(Sam2VideoMasks.Params.model_validate(params))
         operator.load()
-    except MissingWeight as error:
-        sys.exit(str(error))
-    segmenter = operator._segmenter
-    assert segmenter is not None
-    calls: list[Call] = []
-    opened, open_stream = iter(range(frames)), segmenter.open_stream
-    segmenter.open_stream = lambda: Recorded(open_stream(), next(opened), calls)  # type: ignore[method-assign,assignment,return-value]
-    operator.run(clip, upstream, 16)  # warms up, too
-    segmenter.open_stream = open_stream  # type: ignore[method-assign]
-    inside, bare = 0.0, 0.0
-    for _ in range(options.rounds):
-        inside += _timed(lambda: operator.run(clip, upstream, 16), options.device)
-        bare += _timed(lambda: _again(open_stream, calls), options.device)
-    rates = [options.rounds * frames / spent for spent in (inside, bare)]
-    sys.stdout.write(
-        f"{frames} frames, {len(calls)} calls, {options.device}: operator {rates[0]:.2f} frames/s, "
-        f"bare loop {rates[1]:.2f} frames/s, {rates[0] / rates[1]:.1%} of it\n"
-    )
+        segmenter = operator._segmenter
+        assert segmenter is not None
+        calls: list[Call] = []
+        opened, open_stream = iter(range(frames)), segmenter.open_stream
+        segmenter.open_stream = lambda: Recorded(open_stream(), next(opened), calls)  # type: ignore[method-assign,assignment,return-value]
+        operator.run(clip, upstream, WINDOW_FRAMES)
+        segmenter.open_stream = open_stream  # type: ignore[method-assign]
+        samples = in_turns(
+            lambda: frames / setting.seconds(lambda: operator.run(clip, upstream, WINDOW_FRAMES)),
+            lambda: frames / setting.seconds(lambda: _again(open_stream, calls)),
+        )
+        what = f"sam2:sam2 in a run, {ARCHITECTURE}{note}, {len(calls)} calls"
+        yield Comparison(what, "its networks in a bare loop", "frames/s", "more", *samples, COMMAND)
+        peak = setting.peak(lambda: operator.run(clip, upstream, WINDOW_FRAMES))
+        yield Fact(f"{what}: peak of memory", peak, COMMAND)
+
+
+def speed_of_light(setting: Setting) -> Iterator[Fact]:
+    """The ratio that a whole run finds at its end, hands and masks of the demo's clip with hands."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        params, note = _params(setting, folder)
+        config = {"operators": {"sam2": {"backend": "sam2", "params": params}}, "metrics": {"empty_mask_rate_max": 1.0}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        film = _film(folder, 0.5 if setting.small else DURATION_S)
+        words = f"run --input {film} --config config.yaml --output out --run-id speed".split()
+        command = [sys.executable, "-m", "data_jobs.egoworld", *words, "--engine", "local" if setting.small else "ray"]
+        subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, stdout=subprocess.DEVNULL
+        )
+        told = json.loads((folder / "out/run_id=speed/run_manifest.json").read_text(encoding="utf-8"))["speed_of_light"]
+    found = f"{told['ratio']:.2f} ({told['frames_per_s']:.2f} against {told['bare_frames_per_s']:.2f} frames/s)"
+    yield Fact(f"run with {ARCHITECTURE}{note} against a bare loop over the same models", found, COMMAND)
+
+
+def _params(setting: Setting, folder: Path) -> tuple[dict[str, Any], str]:
+    checkpoint, note = sam2_checkpoint(setting, folder)
+    prompting = {"source": "hands", "prompt_interval_s": 0.5}
+    where = {"checkpoint": str(checkpoint), "config": ARCHITECTURE, "image_size": setting.side_px}
+    return where | {"device": setting.device, "prompting": prompting}, note
+
+
+def _film(folder: Path, seconds: float) -> Path:
+    """Rendered hands over the demo's kitchen. Raises MissingWeight."""
+    path = folder / RENDERED_NAME
+    write_rendered(path, backgrounds(path_of(REAL_CLIP)), round(seconds * RATE_HZ), "")
+    return path
+
+
+def _clip(path: Path) -> tuple[Clip, int]:
+    """A video as one clip, and its frames."""
+    video = probe(str(path), path.name)
+    return next(clips(clips_of(video, Split(((0, video.frame_count),)), FixedStride()))), video.frame_count
 
 
 def _again(open_stream: Callable[[], FrameStream], calls: list[Call]) -> None:
@@ -92,15 +124,3 @@ def _again(open_stream: Callable[[], FrameStream], calls: list[Call]) -> None:
         if number not in streams:
             streams[number] = open_stream()
         getattr(streams[number], verb)(*given)
-
-
-def _timed(work: Callable[[], Any], device: str) -> float:
-    start = time.perf_counter()
-    work()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-if __name__ == "__main__":
-    main()

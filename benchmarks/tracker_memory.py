@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +18,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from benchmarks.paired import REPEATS, Comparison, Fact, in_turns
 from models.sam2.build import build
+from models.sam2.picture import prepare
 from models.sam2.stream import StreamingSam2
 
 WARM_UP = 17  # frames until the memory is full: 15 pointers, and the prompted frame
@@ -45,11 +48,11 @@ def held_bytes(thing: Any, seen: set[int]) -> int:
 
 
 class Ours:
-    """The stream over canned frames."""
+    """The stream over the same few frames again and again, encoded once unless `encode_first` is False."""
 
-    def __init__(self, network: Any, pictures: list[np.ndarray]) -> None:
+    def __init__(self, network: Any, pictures: list[np.ndarray], encode_first: bool = True) -> None:
         self.stream = StreamingSam2(network, "exact")
-        self.seen = [self.stream.encode(picture) for picture in pictures]
+        self.seen = [self.stream.encode(picture) for picture in pictures] if encode_first else pictures
 
     def step(self, mask: np.ndarray) -> None:
         """One frame; the first is prompted."""
@@ -68,16 +71,17 @@ class Ours:
 class Official:
     """The package's predictor on as many frames; it holds all of their pixels from the start."""
 
-    def __init__(self, network: Any, images: torch.Tensor, size: tuple[int, int], canned: list[Any]) -> None:
+    def __init__(self, network: Any, images: torch.Tensor, size: tuple[int, int], canned: list[Any] | None) -> None:
         with patch("sam2.sam2_video_predictor.load_video_frames", return_value=(images, *size)):
             self.state = network.init_state("canned")
         self.network, self.canned, self.frame = network, canned, -1
 
     def step(self, mask: np.ndarray) -> None:
-        """One frame, its features taken from the canned ones."""
+        """One frame, its features taken from the canned ones if there are any."""
         self.frame += 1
-        image, out = self.canned[self.frame % len(self.canned)]
-        self.state["cached_features"] = {self.frame: (image, out)}
+        if self.canned is not None:
+            image, out = self.canned[self.frame % len(self.canned)]
+            self.state["cached_features"] = {self.frame: (image, out)}
         if self.frame == 0:
             self.network.add_new_mask(self.state, 0, "it", mask)
         next(iter(self.network.propagate_in_video(self.state, self.frame, 0)))
@@ -87,6 +91,49 @@ class Official:
         own = {key: value for key, value in self.state.items() if key not in ("images", "cached_features")}
         frame = self.state["images"][0]
         return held_bytes(own, set()) + (self.frame + 1) * frame.numel() * frame.element_size()
+
+
+@torch.inference_mode()
+def sides(network: Any, pictures: list[np.ndarray], side: int, frames: int) -> tuple[Ours, Official]:
+    """Both over the same encoded pictures, the official one for so many frames."""
+    squares = [prepare(picture, side, "cpu", torch.float32) for picture in pictures]
+    canned = [(square, network.forward_image(square)) for square in squares]
+    official = Official(network, squares[0].expand(frames, -1, -1, -1), pictures[0].shape[:2], canned)
+    return Ours(network, pictures), official
+
+
+def scene() -> tuple[list[np.ndarray], np.ndarray]:
+    """Two pictures of noise, and a mask in them."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((480, 640), bool)
+    mask[100:200, 200:320] = True
+    return [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(2)], mask
+
+
+def comparisons() -> Iterator[Comparison | Fact]:
+    """Following at 256 px with the memory full: processor time, and bytes that one more frame adds."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    os.environ["TQDM_DISABLE"] = "1"
+    pictures, mask = scene()
+    ours, official = sides(build("sam2.1_hiera_tiny", 256), pictures, 256, WARM_UP + REPEATS + 1)
+    for _ in range(WARM_UP):
+        ours.step(mask)
+        official.step(mask)
+    before = ours.bytes_held(), official.bytes_held()
+
+    def spent(side: Ours | Official) -> float:
+        start = time.process_time()
+        side.step(mask)
+        return 1e3 * (time.process_time() - start)
+
+    samples = in_turns(lambda: spent(ours), lambda: spent(official))
+    what, command = "SAM 2 following, a frame at 256 px, RANDOM weights", "python -m benchmarks following"
+    yield Comparison(f"{what}, processor time", "the official predictor", "ms", "less", *samples, command)
+    added = [
+        (side.bytes_held() - was) / MIB / (REPEATS + 1) for side, was in zip((ours, official), before, strict=True)
+    ]
+    yield Fact(f"{what}, memory it adds", f"{added[0]:.3f} MiB, the official predictor {added[1]:.3f}", command)
 
 
 def transformers_bytes(side: int, mask: np.ndarray) -> float:
@@ -135,10 +182,7 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     torch.manual_seed(0)
     network = build("sam2.1_hiera_tiny", given.side)
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
-    mask = np.zeros((480, 640), bool)
-    mask[100:200, 200:320] = True
+    pictures, mask = scene()
     _versus_official(console, network, pictures, mask, given)
     if given.side == 1024:
         console.print(f"transformers' session: {transformers_bytes(given.side, mask) / MIB:.2f} MiB per frame")
@@ -148,12 +192,7 @@ def main() -> None:
 def _versus_official(
     console: Console, network: Any, pictures: list[np.ndarray], mask: np.ndarray, given: argparse.Namespace
 ) -> None:
-    from models.sam2.picture import prepare
-
-    ours = Ours(network, pictures)
-    squares = [prepare(picture, given.side, "cpu", torch.float32) for picture in pictures]
-    canned = [(square, network.forward_image(square)) for square in squares]
-    official = Official(network, squares[0].expand(given.frames, -1, -1, -1), pictures[0].shape[:2], canned)
+    ours, official = sides(network, pictures, given.side, given.frames)
     times: dict[str, list[float]] = {"ours": [], "official": []}
     held: dict[str, list[int]] = {"ours": [], "official": []}
     for _ in range(given.frames):

@@ -13,12 +13,13 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.paired import Comparison, in_turns
 from models.trackssm.mamba import CONV_TAPS, Mixer
 from models.trackssm.network import D2MP, INPUTS
 from models.trackssm.size import SIZES
@@ -69,6 +70,21 @@ def timed(run: Callable[[], Tensor], turns: int) -> float:
         run()
         times.append(1000 * (time.thread_time() - start))
     return statistics.median(times)
+
+
+def comparisons() -> Iterator[Comparison]:
+    """What the tracker uses, with as many tracks as a street has."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network, tracks = D2MP(SIZES["small"], sigmoid=False).eval(), 20
+    condition = torch.rand(tracks, 5, INPUTS)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(condition), literal(network, condition), atol=1e-5, rtol=1e-5)
+        samples = in_turns(
+            lambda: timed(lambda: network(condition), 9), lambda: timed(lambda: literal(network, condition), 9)
+        )
+    what, command = f"TrackSSM `small`, {tracks} tracks, processor time", "python -m benchmarks trackssm"
+    yield Comparison(what, "literal loop over the steps", "ms", "less", *samples, command)
 
 
 @torch.inference_mode()

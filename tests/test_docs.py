@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import skills, trackssm_table
+from benchmarks import gpu, skills, trackssm_table
 from benchmarks.__main__ import brief_table, table, with_table
 from docs.generate import PAGES, renewed
 from train_jobs.so101_policy.evaluate import share_of
@@ -61,6 +61,11 @@ def test_commands_name_modules_and_options_that_exist(page):
 def test_tables_of_measurements_are_what_was_measured(page, made):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert text == with_table(ROOT / page, made()), "run `python -m benchmarks`, which writes both"
+
+
+def test_the_table_of_a_gpu_is_what_was_measured():
+    text = gpu.PAGE.read_text(encoding="utf-8")
+    assert text == with_table(gpu.PAGE, gpu.table(), gpu.BEGIN), "run `make bench-gpu`"
 
 
 def test_tables_of_motion_models_are_what_compare_measured():

@@ -61,3 +61,29 @@ def test_the_image_holds_what_setup_installs_and_copies_only_what_is_there():
     configs = [word for line in words if line.startswith("CMD") for word in json.loads(line[4:])]
     assert sources and configs
     assert all((ROOT / source).exists() for source in [*sources, *configs])
+
+
+# Whatever would leave this machine: a name to resolve, an address to connect to. Unix sockets have paths, not hosts.
+WATCH = """
+import importlib, sys
+asked, here = [], ("127.0.0.1", "::1", "localhost", "", None)
+def watch(event, told):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname") and told[0] not in here:
+        asked.append((event, told))
+    if event == "socket.connect" and isinstance(told[1], tuple) and told[1][0] not in here:
+        asked.append((event, told))
+sys.addaudithook(watch)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert not asked, asked
+"""
+
+
+@pytest.mark.slow  # a minute of importing
+@pytest.mark.timeout(1800)
+def test_importing_anything_of_ours_opens_no_connection():
+    folders = ("models", "actors", "data_jobs", "robot", "serve", "train_jobs")
+    files = [path.relative_to(ROOT) for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    names = [path.with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__") for path in files]
+    assert len(names) > 200
+    subprocess.run([sys.executable, "-c", WATCH, *names], cwd=ROOT, check=True, timeout=1500)

@@ -177,6 +177,7 @@ def run(
     side: Annotated[int, typer.Option(help="SAM 2's input side in pixels")] = 1024,
     device: DeviceOption = "cpu",
     bf16: HalfOption = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="SAM 2's encoder: slow to start, then faster")] = False,
     embedder: EmbedderOption = EMBEDDED,
     rate: Annotated[float, typer.Option(help="Hz, for a folder, whose pictures carry no time", min=0.01)] = 10.0,
     most_frames: Annotated[int | None, typer.Option(help="stop after so many frames", min=1)] = None,
@@ -190,7 +191,8 @@ def run(
         dtype = torch.bfloat16 if bf16 else torch.float32
         make_backend: Callable[[Desk], Any] = partial(FlowBackend, device=device)
         if sam2 is not None:
-            backend = Sam2Backend(sam2, architecture, mode=mode.value, side_px=side, device=device, dtype=dtype)
+            where: dict[str, Any] = {"side_px": side, "device": device, "dtype": dtype, "compiled": compiled}
+            backend = Sam2Backend(sam2, architecture, mode=mode.value, **where)
             make_backend = lambda _: backend  # noqa: E731
         tracker = Tracker(
             background=frames.live,

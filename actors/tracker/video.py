@@ -16,7 +16,7 @@ import torch
 from actors.tracker.backend import Followed, box_of, mask_iou
 from models.proposals import PointDecoder
 from models.sam2.automatic import Sam2Points
-from models.sam2.build import load
+from models.sam2.build import compile_encoder, load
 from models.sam2.picture import to_picture
 from models.sam2.precision import warn_of_xformers
 from models.sam2.stream import Mode, Seen, Segment, StreamingSam2
@@ -39,11 +39,13 @@ class Sam2Backend:
         side_px: int = 1024,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
     ) -> None:
         if (checkpoint is None) == (network is None):
             raise ValueError("give either a checkpoint or a network")
         self._checkpoint, self._architecture, self._network = checkpoint, architecture, network
         self._mode, self._side_px, self._device, self._dtype = mode, side_px, device, dtype
+        self._compiled = compiled
         self._stream: StreamingSam2 | None = None
         self._image: np.ndarray | None = None
         self._encoded: tuple[np.ndarray, Seen] | None = None
@@ -57,6 +59,8 @@ class Sam2Backend:
                 self._network = load(
                     self._checkpoint, self._architecture, side_px=self._side_px, device=self._device, dtype=self._dtype
                 )
+            if self._compiled:
+                compile_encoder(self._network)
             self._stream = StreamingSam2(self._network, self._mode)
 
     def decoder(self, image: np.ndarray) -> PointDecoder:

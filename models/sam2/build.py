@@ -78,6 +78,16 @@ def load(
     return network.to(device=device, dtype=dtype)
 
 
+def compile_encoder(network: Any) -> None:
+    """Let torch compile the image encoder, most of a frame's work; the first frame then takes minutes.
+
+    The rest sees memories of a length that grows with the first frames and would be compiled for each. No CUDA graphs:
+    they write every answer to the same place, while a search in another thread may still read the last one.
+    """
+    mode = "max-autotune-no-cudagraphs" if network.device.type == "cuda" else None
+    network.image_encoder.compile(mode=mode, fullgraph=True, dynamic=False)
+
+
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """Names → tensors. Raises UnexpectedModel unless it is one of the two formats."""
     try:
