@@ -207,7 +207,8 @@ class Governor:
         return self._take(self._braked(self._velocity), state, reason, ())
 
     def _take(self, velocity: np.ndarray, state: LoopState, reason: str, clamped: tuple[str, ...]) -> Command:
-        self._speeding_up = np.where(velocity * self._velocity >= 0, velocity - self._velocity, 0.0)
+        faster = (velocity * self._velocity >= 0) & (np.abs(velocity) > np.abs(self._velocity))
+        self._speeding_up = np.where(faster, velocity - self._velocity, 0.0)
         self._velocity = velocity
         self._position = np.clip(self._position + velocity * self._period_s, self._lower, self._upper)
         return Command(self._position, state, reason, clamped)
