@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 Side = Literal["left", "right"]
 
-LANDMARKS_PER_HAND = 21
-
 
 def frozen(array: npt.ArrayLike, dtype: npt.DTypeLike, shape: tuple[int | None, ...], name: str) -> np.ndarray:
     """A read-only array of the given dtype; `None` in `shape` stands for any length.

@@ -69,13 +69,6 @@ class Calibration:
         values[-1] = (rad[-1] - self.gripper_low_rad) / span * 100
         return values
 
-    def reachable_rad(self) -> tuple[np.ndarray, np.ndarray]:
-        """(6,) lowest and highest angle that the calibrated range allows."""
-        low = (self.lowest - self._middle()) * RAD_PER_TICK
-        high = (self.highest - self._middle()) * RAD_PER_TICK
-        low[-1], high[-1] = self.gripper_low_rad, self.gripper_high_rad
-        return low, high
-
 
 def load_calibration(path: Path, gripper_low_rad: float, gripper_high_rad: float) -> Calibration:
     """Read and check one arm's calibration. Raises CalibrationError saying what is wrong and how to get it right."""

@@ -24,12 +24,6 @@ class BadMessage(ServiceError):
     status = 400
 
 
-class Unauthorised(ServiceError):
-    """No token, or a wrong one, or a page of another site."""
-
-    status = 401
-
-
 class UnknownTarget(ServiceError):
     """A target that is not stored; the sentence lists those that are."""
 

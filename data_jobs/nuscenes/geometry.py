@@ -69,15 +69,6 @@ def lerp(first: FloatArray, second: FloatArray, fraction: FloatArray) -> FloatAr
     return (1 - fraction)[:, None] * first + fraction[:, None] * second
 
 
-def points_in_frame(points: FloatArray, frame_origin: FloatArray, parent_from_frame: FloatArray) -> FloatArray:
-    """Points (N, 3) of the parent frame, seen from frames at `frame_origin` (N, 3), `parent_from_frame` (N,
-    3, 3).
-
-    The pose is undone by its inverse: Rᵀ(p − t).
-    """
-    return np.einsum("nji,nj->ni", parent_from_frame, points - frame_origin)
-
-
 def camera_from_global(
     ego_origin: FloatArray,
     global_from_ego: FloatArray,

@@ -23,15 +23,6 @@ def rotation_about(axis: Tensor, angle_rad: Tensor) -> Tensor:
     return torch.eye(3, dtype=k.dtype, device=k.device) + s * k + (1 - c) * (k @ k)
 
 
-def rotation_from_rpy(rpy_rad: Tensor) -> Tensor:
-    """URDF's fixed-axis roll, pitch, yaw (..., 3) → Rz(yaw) Ry(pitch) Rx(roll)."""
-    x, y, z = torch.eye(3, dtype=rpy_rad.dtype, device=rpy_rad.device)
-    roll, pitch, yaw = rpy_rad.unbind(-1)
-    turns = (rotation_about(axis.expand(*angle.shape, 3), angle) for axis, angle in ((z, yaw), (y, pitch), (x, roll)))
-    first, second, third = turns
-    return first @ second @ third
-
-
 def rotation_from_axes(axes: Tensor) -> Tensor:
     """(..., 3, 2) → rotations (..., 3, 3): Gram and Schmidt (Zhou et al. 2019, arXiv 1812.07035)."""
     first = torch.nn.functional.normalize(axes[..., 0], dim=-1)
