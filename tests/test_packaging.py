@@ -16,14 +16,19 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = (
     "from setuptools import build_meta; print(build_meta.build_wheel('dist')); print(build_meta.build_sdist('dist'))"
 )
-NOT_PART = {".venv", "out", "build", "dist", "__pycache__", ".git"}
+NOT_PART = {"out", "build", "dist", "__pycache__"}
+HIDDEN_PARTS = {".ci", ".dockerignore", ".gitignore", ".pre-commit-config.yaml"}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Wheel and source archive of this tree, and the names of its files."""
     place = tmp_path_factory.mktemp("build") / "tree"
-    shutil.copytree(ROOT, place, ignore=lambda _, names: [n for n in names if n in NOT_PART or n.startswith(".")])
+    shutil.copytree(
+        ROOT,
+        place,
+        ignore=lambda _, names: [n for n in names if n in NOT_PART or (n[0] == "." and n not in HIDDEN_PARTS)],
+    )
     files = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     (place / "dist").mkdir()
     subprocess.run([sys.executable, "-c", BUILD], cwd=place, check=True, capture_output=True, timeout=120)
