@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from models import weights as catalogue
 from models.errors import ModelError
 
 # No deadline: an example that waits for a busy machine is not a failure, and pytest-timeout ends what hangs.
 settings.register_profile("reafference", deadline=None)
+# For tests.mutation: the same examples every time, and none made smaller, since all that counts is whether one fails.
+settings.register_profile(
+    "mutation", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("reafference")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

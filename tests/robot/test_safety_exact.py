@@ -99,6 +99,14 @@ def test_it_arrives_as_early_as_braking_allows(gap):
     assert np.sign(gap) * found == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(("roll", "gap"), [(-2.7, 0.5), (2.8, -0.5)])
+def test_it_is_no_slower_at_the_end_of_a_joint(roll, gap):
+    start = np.array([*START[:4], roll, START[5]])
+    expected = as_early_as_braking_allows(abs(gap), 6.0, 120.0)
+    found = speeds(governed(start=start), [moved(gap, 4, start)] * len(expected), 4, start)
+    assert np.sign(gap) * found == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ["sim", "so101"])
 @pytest.mark.parametrize("way", [1.0, -1.0])
 def test_a_wish_beyond_a_joint_limit_ends_exactly_at_it(name, way):

@@ -163,6 +163,11 @@ def test_a_run_keeps_its_ledger_beside_its_results(store):
     assert store.ledger_path("run_id=r") == store.root / "run_id=r" / "ledger.sqlite"
 
 
+def test_a_record_may_be_the_first_thing_of_its_run(store):
+    store.replace_file("run_id=new/records/run_manifest.json", b"{}")
+    assert store.read("run_id=new/records/run_manifest.json") == b"{}"
+
+
 def test_a_folder_that_cannot_be_copied_leaves_the_older_one(store, tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a").write_bytes(b"older")
