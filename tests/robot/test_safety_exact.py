@@ -99,7 +99,7 @@ def test_it_arrives_as_early_as_braking_allows(gap):
     assert np.sign(gap) * found == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(("roll", "gap"), [(-2.7, 0.5), (2.8, -0.5)])
+@pytest.mark.parametrize(("roll", "gap"), [(-2.74, 0.5), (2.84, -0.5)])
 def test_it_is_no_slower_at_the_end_of_a_joint(roll, gap):
     start = np.array([*START[:4], roll, START[5]])
     expected = as_early_as_braking_allows(abs(gap), 6.0, 120.0)
