@@ -1,4 +1,4 @@
-"""HandReader: pictures → hands in metres, how sure they are, and what of them touches something; alone or in a row.
+"""HandReader: pictures → hands in metres, how sure they are, what they touch and hold; alone or in a row.
 
 In: (H, W, 3) uint8 RGB and the camera's intrinsics. Out: HandReadings. Called by the operator `hamer:manipulation` and,
 spawned as an actor, by whoever has a live camera. Hands are found and sided by MediaPipe's networks
@@ -22,10 +22,23 @@ from models.manipulation.checkpoint import MANIPULATION, TEMPORAL, load, load_te
 from models.manipulation.crops import Crop, crop_hand, unmirrored
 from models.manipulation.network import ManipulationTransformer
 from models.manipulation.temporal import LAYERS, WINDOW, Frames, TemporalFusion, frame_tokens
+from models.manipulation.things import ObjectOutput
 
 Floats = npt.NDArray[np.float32]
 # Frames that are fused at a time, and how many before them they can see.
 CHUNK, BEFORE = 256, LAYERS * (WINDOW - 1)
+# An object is told when its query is at least so sure: what the table of docs/manipulation.md counts.
+SURE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """An object beside or in a hand, in the camera's frame."""
+
+    query: int  # which of the network's ten told it: the same object is mostly told by the same one
+    kind: str  # as the weights name it
+    camera_from_object: Floats  # (4, 4)
+    confidence: float  # 0..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,7 @@ class HandReading:
     joints_m: Floats  # (21, 3)
     confidence: float  # 0..1: the less sure of finder and network
     touching: Floats  # (10,) probabilities: five finger ends, then the five bones before them
+    things: tuple[Thing, ...]  # those that are at least SURE, the surest first
     tokens: Floats  # (3, C) what `fused` needs of the picture
 
 
@@ -48,12 +62,14 @@ class HandReader:
         self.finder = HandFinder(variant)
         self._network: ManipulationTransformer | None = None
         self._fusion: TemporalFusion | None = None
+        self._kinds: list[str] = []
 
     def load(self) -> None:
         """Read all networks. Raises MissingWeight with the command to run, UnexpectedModel."""
         self.finder.load()
         if self._network is None:
-            self._network, _ = load(self._weights)
+            self._network, note = load(self._weights)
+            self._kinds = note.get("classes", [])
             self._fusion = load_temporal(self._temporal, self._network.size)
 
     def warm_up(self) -> None:
@@ -61,7 +77,7 @@ class HandReader:
         self.load()
         self.finder.warm_up()
         size = self._loaded().size.image_px
-        self._read(Crop(torch.zeros(3, size, size, dtype=torch.uint8), torch.eye(3), False), "right", 0.5, 0.0)
+        self._read(Crop(torch.zeros(3, size, size, dtype=torch.uint8), torch.eye(3), np.eye(3)), "right", 0.5, 0.0)
 
     def look(self, image: np.ndarray, intrinsics: np.ndarray) -> list[HandReading]:
         """Hands of one picture, looked for anew; intrinsics (3, 3) in its pixels."""
@@ -80,8 +96,9 @@ class HandReader:
         answer = self._loaded()(crop.picture[None], crop.intrinsics[None])
         sure = float(answer.hand.confidence_logits.sigmoid().mean())
         return HandReading(
-            side, side_score, unmirrored(answer.hand.joints_m[0].numpy(), crop.mirrored), min(sure, presence),
-            answer.contacts.confidence_logits[0].sigmoid().numpy(), frame_tokens(answer)[0].numpy(),
+            side, side_score, _in_camera(answer.hand.joints_m[0].numpy(), crop), min(sure, presence),
+            answer.contacts.confidence_logits[0].sigmoid().numpy(), _things(answer.objects, crop, self._kinds),
+            frame_tokens(answer)[0].numpy(),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -111,3 +128,23 @@ class HandReader:
         if self._network is None:
             raise RuntimeError("the hand reader is not loaded; call load() first")
         return self._network
+
+
+def _in_camera(joints_m: Floats, crop: Crop) -> Floats:
+    """Joints (21, 3) read in a crop, in the frame of the camera that took the whole picture."""
+    return np.asarray(joints_m @ crop.camera_from_crop.T.astype(np.float32))
+
+
+def _things(told: ObjectOutput, crop: Crop, kinds: Sequence[str]) -> tuple[Thing, ...]:
+    """What the first picture's queries are sure of."""
+    sure, turns = told.confidence_logits[0].sigmoid().numpy(), told.rotations()[0].numpy()
+    places, classes = told.positions_m[0].numpy(), told.class_logits[0].argmax(-1).tolist()
+    found = []
+    for query in np.argsort(-sure, kind="stable")[: int((sure >= SURE).sum())].tolist():
+        pose = np.eye(4, dtype=np.float32)
+        pose[:3, :3], pose[:3, 3] = crop.camera_from_crop @ turns[query], crop.camera_from_crop @ places[query]
+        if np.linalg.det(pose[:3, :3]) < 0:  # mirrored back: a solid is alike when its x is turned round too
+            pose[:3, 0] *= -1
+        kind = kinds[classes[query]] if classes[query] < len(kinds) else f"class {classes[query]}"
+        found.append(Thing(query, kind, pose, float(sure[query])))
+    return tuple(found)

@@ -85,7 +85,7 @@ OBJECT_POSE = (
     Column("pose", pa.list_(pa.float32(), 7), f"camera_from_object: {POSE_7}; NaN where none was found"),
     PTS,
     Column("object_id", pa.int64(), "identity within the clip: the object_id of masks where a mask led to the pose"),
-    Column("object", pa.string(), "name of the CAD model"),
+    Column("object", pa.string(), "name of the CAD model; manipulation: kind of solid"),
     Column("score", pa.float32(), "confidence of the pose, 0..1; templates: overlap of the drawn model and the mask"),
     Column("flags", pa.int64(), "sum of 1 refined: points of the picture agreed with the model, 2 guessed intrinsics"),
 )

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from models.manipulation.attention import DecoderLayer, head
 from models.manipulation.geometry import back_project, in_every_frame, project, sample
-from models.manipulation.size import GRID, SHAPE_NUMBERS, Size
+from models.manipulation.pointing import Pointing
+from models.manipulation.size import SHAPE_NUMBERS, Size
 
 JOINTS = 21
 STEPS = 2
@@ -49,16 +50,14 @@ class HandHead(nn.Module):
         width, self.size_px = size.width, size.image_px
         self.queries = nn.Parameter(0.5 * torch.randn(1, JOINTS + 1, width))
         self.layers = nn.ModuleList(DecoderLayer(width, size.heads) for _ in range(size.hand_layers))
-        self.ask, self.patch = (nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width)) for _ in range(2))
+        self.point_at = Pointing(width)
         # Where beside the place that is pointed at, and how far behind the wrist.
         self.offset, self.confidence, self.log_width = head(width, 3), head(width, 1), head(width, 1)
         self.register_buffer("mean_depths_m", torch.zeros(JOINTS))
         self.register_buffer("not_wrist", (torch.arange(JOINTS) > 0).float())
-        self.register_buffer("centres", _centres())
         self.views = nn.Sequential(nn.Linear(3 * (JOINTS + 1) + 1, 64), nn.GELU(), nn.Linear(64, width))
         self.pooling, self.shape = nn.Linear(width, 1), head(width, SHAPE_NUMBERS)
-        self.from_fine, self.from_grid = nn.Conv2d(fine_width, width, 1), nn.Conv2d(width, width, 1)
-        self.blend = nn.Sequential(nn.GELU(), nn.Conv2d(width, width, 3, 1, 1, groups=width))
+        self.from_fine, self.from_grid = nn.Linear(fine_width, width), nn.Linear(width, width)
         self.point = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, width))
         self.correct = nn.Sequential(
             nn.LayerNorm(3 * width), nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 3)
@@ -73,25 +72,19 @@ class HandHead(nn.Module):
         for layer in self.layers:
             queries = layer(queries, memory)
         queries, whole = queries[:, :JOINTS], queries[:, JOINTS:]
-        pointing = self._pointing(queries, grid)
+        pointing = self.point_at(queries, grid)
         coarse = self._coarse(pointing, queries, whole, intrinsics)
         root = coarse[:, :1]
         offsets = coarse - root
         queries, pooled = self._seen_from_joints(offsets, queries)
-        refined = self._refined(coarse, root, queries, self._pyramid(fine, grid), intrinsics)
+        refined = self._refined(coarse, root, queries, (fine, grid), intrinsics)
         confidence = self.confidence(queries + whole)[..., 0]
         return HandOutput(coarse, refined, confidence, pointing, self.shape(pooled), queries, refined[:, 0])
-
-    def _pointing(self, queries: Tensor, grid: Tensor) -> Tensor:
-        """(B, 21, 256) logits: in which patch is the joint."""
-        patches = self.patch(grid.flatten(2).mT)
-        return (self.ask(queries) @ patches.mT).float() / patches.shape[-1] ** 0.5
 
     def _coarse(self, pointing: Tensor, queries: Tensor, whole: Tensor, intrinsics: Tensor) -> Tensor:
         """(B, 21, 3) on the rays of the places that the queries point at."""
         beside = self.offset(queries).float()
-        # No matrix product: under autocast that would round places to bf16.
-        place = (pointing.softmax(-1)[..., None] * self.centres).sum(-2) + beside[..., :2]
+        place = self.point_at.place(pointing) + beside[..., :2]
         behind = self.not_wrist * (self.mean_depths_m + beside[..., 2] / PER_METRE)
         return back_project(place, self.log_width(whole)[..., 0], intrinsics, self.size_px, USUAL_WIDTH_M, behind)
 
@@ -103,23 +96,14 @@ class HandHead(nn.Module):
         pooled = (self.pooling(seen).softmax(1) * seen).sum(1)
         return queries + seen + pooled[:, None], pooled
 
-    def _pyramid(self, fine: Tensor, grid: Tensor) -> Tensor:
-        """(B, C, H, H), H at least 32: what is seen there, and what the patch around it is about."""
-        size = max(fine.shape[-1], 32)
-        maps = [nn.functional.interpolate(part, size=(size, size), mode="bilinear")
-                for part in (self.from_fine(fine), self.from_grid(grid))]  # fmt: skip
-        return self.blend(maps[0] + maps[1])
-
-    def _refined(self, joints: Tensor, root: Tensor, queries: Tensor, maps: Tensor, intrinsics: Tensor) -> Tensor:
+    def _refined(
+        self, joints: Tensor, root: Tensor, queries: Tensor, maps: tuple[Tensor, Tensor], intrinsics: Tensor
+    ) -> Tensor:
+        """Moved by what is seen at the very pixel, and by what the patch around it is about."""
         for step in range(STEPS):
-            seen = sample(maps, project(joints, intrinsics), self.size_px)
+            pixels = project(joints, intrinsics)
+            fine, grid = (sample(one.float(), pixels, self.size_px) for one in maps)
+            seen = nn.functional.gelu(self.from_fine(fine) + self.from_grid(grid))
             told = self.correct(torch.cat([self.point(PER_METRE * (joints - root)), seen, queries], -1))
             joints = joints + 0.5**step * told / PER_METRE
         return joints
-
-
-def _centres() -> Tensor:
-    """(256, 2) of the patches, row by row, from −1 to 1 over the picture."""
-    line = (2 * torch.arange(GRID) + 1) / GRID - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack([x, y], -1).flatten(0, 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import Dinov2Model
 
 from models.errors import WrongInput
@@ -51,10 +52,11 @@ class ManipulationTransformer(nn.Module):
         pictures = pictures / 255 if pictures.dtype == torch.uint8 else pictures
         features = self.backbone(pictures)
         patches = self.memory(torch.cat([features.patch_tokens, features.multi_scale], -1))
-        memory = torch.cat([self.whole(features.cls_token)[:, None], patches], 1)
         grid = patches.mT.unflatten(2, (GRID, GRID))
+        read = functional.avg_pool2d(grid, GRID // self.size.memory_grid).flatten(2).mT
+        memory = torch.cat([self.whole(features.cls_token)[:, None], read], 1)
         hand = self.hand(memory, features.fine, grid, intrinsics)
-        things = self.objects(memory, intrinsics)
+        things = self.objects(memory, grid, intrinsics)
         return Answer(hand, things, self.contacts(hand, things), features)
 
     def _check(self, pictures: Tensor, intrinsics: Tensor | None) -> None:

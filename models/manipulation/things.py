@@ -16,10 +16,13 @@ from models.kinematics.rigid import rotation_from_axes
 from models.manipulation.attention import DecoderLayer, head
 from models.manipulation.geometry import back_project
 from models.manipulation.hand import PER_METRE, USUAL_WIDTH_M, HandOutput
+from models.manipulation.pointing import Pointing, centres
 from models.manipulation.size import CLASSES, CONTACT_TYPES, QUERIES, Size
 
 # The joint at the outer end of each region of the hand: five finger ends, then the five bones before them.
 REGION_JOINTS = (4, 8, 12, 16, 20, 3, 7, 11, 15, 19)
+# How far an object query's own part of the picture reaches; −1 to 1 is the picture.
+PART = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class ObjectOutput:
     axes: Tensor  # (B, 10, 6): the first two columns of the rotation, not yet orthogonal
     confidence_logits: Tensor  # (B, 10)
     class_logits: Tensor  # (B, 10, 21)
+    pointing: Tensor  # (B, 10, 256) logits: in which patch
     queries: Tensor  # (B, 10, C)
 
     def rotations(self) -> Tensor:
@@ -49,26 +53,43 @@ class ContactOutput:
 
 
 class ObjectHead(nn.Module):
-    """Queries that look for objects in the picture."""
+    """Queries that look for objects in the picture, each first of all in its own part of it.
+
+    Without parts of their own all ten start at the same place, and which of them an object is matched to is chance
+    (Meng et al. 2021, arXiv 2108.06152, and others).
+    """
 
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.size_px = size.image_px
         self.queries = nn.Parameter(0.1 * torch.randn(1, QUERIES, size.width))
         self.layers = nn.ModuleList(DecoderLayer(size.width, size.heads) for _ in range(size.object_layers))
+        self.point_at = Pointing(size.width)
+        self.register_buffer("own_part", own_parts())
         self.where, self.axes = head(size.width, 3), head(size.width, 6)
         self.confidence, self.kind = head(size.width, 1), head(size.width, CLASSES)
 
-    def forward(self, memory: Tensor, intrinsics: Tensor) -> ObjectOutput:
-        """Memory (B, M, C), intrinsics (B, 3, 3)."""
+    def forward(self, memory: Tensor, grid: Tensor, intrinsics: Tensor) -> ObjectOutput:
+        """Memory (B, M, C), the patches (B, C, 16, 16), intrinsics (B, 3, 3)."""
         queries = self.queries.expand(len(memory), -1, -1)
         for layer in self.layers:
             queries = layer(queries, memory)
-        where = self.where(queries)
-        place = back_project(where[..., :2], where[..., 2], intrinsics, self.size_px, USUAL_WIDTH_M)
+        where, pointing = self.where(queries).float(), self.point_at(queries, grid) + self.own_part
+        beside = self.point_at.place(pointing) + where[..., :2]
+        place = back_project(beside, where[..., 2], intrinsics, self.size_px, USUAL_WIDTH_M)
         upright = torch.tensor([1.0, 0, 0, 0, 1, 0]).to(where)
         confidence = self.confidence(queries)[..., 0]
-        return ObjectOutput(place, upright + self.axes(queries), confidence, self.kind(queries), queries)
+        axes = upright + self.axes(queries)
+        return ObjectOutput(place, axes, confidence, self.kind(queries), pointing, queries)
+
+
+def own_parts() -> Tensor:
+    """(10, 256) what each query's pointing starts with: rows of three, four and three queries over the picture."""
+    line = [
+        (x, y) for y, xs in ((-0.5, (-0.5, 0, 0.5)), (0, (-0.6, -0.2, 0.2, 0.6)), (0.5, (-0.5, 0, 0.5))) for x in xs
+    ]
+    apart = centres() - torch.tensor(line)[:, None]
+    return -(apart**2).sum(-1) / (2 * PART**2)
 
 
 class ContactHead(nn.Module):

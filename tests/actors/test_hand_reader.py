@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import ray
 import torch
+from scipy.spatial.transform import Rotation
 
-from actors.hand_reader import BEFORE, CHUNK, HandReader
+from actors.hand_reader import BEFORE, CHUNK, HandReader, _in_camera, _things
 from actors.messages import Hand
 from actors.spawn import spawn
 from models.errors import UnexpectedModel, WrongInput
@@ -17,6 +18,7 @@ from models.manipulation.geometry import project
 from models.manipulation.network import build
 from models.manipulation.size import SIZES
 from models.manipulation.temporal import TemporalFusion
+from models.manipulation.things import ObjectOutput
 
 CAMERA = assumed_intrinsics(500.0, 320, 240)
 
@@ -60,7 +62,7 @@ def test_a_point_of_the_picture_lies_at_its_own_pixel_of_the_crop(side):
     x, y = (CAMERA @ (point / point[2]))[:2].round().astype(int)
     image[y - 2 : y + 3, x - 2 : x + 3] = 255
     crop = crop_hand(image, hand().landmarks_px, CAMERA, side, 128)
-    seen = torch.tensor([[[(-1 if side == "left" else 1) * point[0], point[1], point[2]]]]).float()
+    seen = torch.from_numpy(point @ crop.camera_from_crop).float()[None, None]
     told = project(seen, crop.intrinsics[None])[0, 0]
     bright = torch.nonzero(crop.picture[0] > 128).float().mean(0)
     assert torch.allclose(told, bright.flip(0), atol=1.0)
@@ -74,6 +76,39 @@ def test_a_left_hand_is_the_mirrored_right_one(reader):
     [left_one] = reader.read(np.ascontiguousarray(image[:, ::-1]), [left], CAMERA)
     assert np.allclose(left_one.joints_m * [-1, 1, 1], right_one.joints_m, atol=2e-3)
     assert right_one.confidence <= 0.8 and right_one.touching.shape == (10,)
+
+
+def test_an_object_is_told_where_the_camera_sees_it_also_beside_a_left_hand(reader, monkeypatch):
+    place, turn = np.array([0.01, -0.02, 0.4]), Rotation.from_euler("xyz", [0.3, -0.8, 0.5]).as_matrix()
+    monkeypatch.setattr(reader, "_kinds", ["box", "cylinder"])
+    for side in ("right", "left"):
+        crop = crop_hand(picture(), hand(side).landmarks_px, CAMERA, side, 128)
+        seen = crop.camera_from_crop.T @ turn
+        if side == "left":
+            seen[:, 0] *= -1
+        told = ObjectOutput(
+            torch.from_numpy(crop.camera_from_crop.T @ place).float().expand(1, 10, 3),
+            torch.from_numpy(seen[:, :2].T.reshape(6)).float().expand(1, 10, 6),
+            torch.tensor([[-9.0, 2.0, 3.0, *[-9.0] * 7]]), torch.eye(21)[[1] * 10][None], torch.zeros(1, 10, 256),
+            torch.zeros(1, 10, 128),
+        )  # fmt: skip
+        first, second = _things(told, crop, reader._kinds)
+        assert (first.query, second.query, first.kind) == (2, 1, "cylinder") and first.confidence > second.confidence
+        assert np.allclose(first.camera_from_object[:3, 3], place, atol=1e-6)
+        assert np.allclose(first.camera_from_object[:3, :3], turn, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_crop_stands_upright_and_its_joints_come_back_as_the_camera_stood(side):
+    found = hand(side)
+    depth = 0.5
+    joints = np.concatenate([(found.landmarks_px[:, :2] - CAMERA[:2, 2]) / CAMERA[0, 0], np.ones((21, 1))], 1) * depth
+    crop = crop_hand(picture(), found.landmarks_px, CAMERA, side, 128)
+    turned = joints @ crop.camera_from_crop
+    pixels = project(torch.from_numpy(turned).float()[None], crop.intrinsics[None])[0].numpy()
+    assert np.allclose(pixels[9, 0], pixels[0, 0], atol=0.01) and pixels[9, 1] < pixels[0, 1]
+    assert np.allclose((pixels.min(axis=0) + pixels.max(axis=0)) / 2, 63.5, atol=0.01)
+    assert np.allclose(_in_camera(turned.astype(np.float32), crop), joints, atol=1e-6)
 
 
 def test_a_long_track_is_fused_in_chunks_as_it_would_be_at_once(reader):

@@ -57,6 +57,7 @@ def stage1(
     device: Annotated[str, typer.Option(help="cpu, or a device of torch")] = "cpu",
     test_pictures: Annotated[int, typer.Option(min=20, help="of the report")] = 500,
     minutes: Annotated[float | None, typer.Option(min=0, help="stop after so many; the same command goes on")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")] = 0,
 ) -> None:
     """Train joints, objects and contacts on synthetic hands, and report beside those who have not learned."""
     from train_jobs.manipulation.config import StageConfig
@@ -67,7 +68,7 @@ def stage1(
     def work() -> dict[str, Any]:
         values = read_settings(config, StageConfig, {n: value for n, value in chosen.items() if value is not None})
         until = None if minutes is None else 60 * minutes
-        return run(Request(values, output, backbone, device, test_pictures, _landmarks(), until), typer.echo)
+        return run(Request(values, output, backbone, device, test_pictures, _landmarks(), until, workers), typer.echo)
 
     found = plainly(work)
     if "hands" not in found:
@@ -88,11 +89,12 @@ def stage2(
     steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 600,
     test_clips: Annotated[int, typer.Option(min=1, help="of the report")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="of the weights")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")] = 0,
 ) -> None:
     """Train what frames say together, and where the hand goes, on the frozen answers of stage 1."""
     from train_jobs.manipulation.stage2 import Request, run
 
-    found = plainly(lambda: run(Request(output, clips, test_clips, length, steps, seed), typer.echo))
+    found = plainly(lambda: run(Request(output, clips, test_clips, length, steps, seed, workers), typer.echo))
     joints, ahead = found["joints_from_wrist_mm"], found["wrist_ahead_mm"]
     typer.echo("joints from the wrist: " + ", ".join(f"{name} {value:.1f} mm" for name, value in joints.items()))
     for name, row in ahead.items():

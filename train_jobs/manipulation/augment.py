@@ -22,7 +22,7 @@ from train_jobs.manipulation.samples import Samples
 class Strength:
     """How far things go."""
 
-    turn_rad: float = 0.5
+    turn_rad: float = 0.3
     shift: float = 0.08  # of the side
     scale: float = 0.15
     light: float = 0.25

@@ -32,6 +32,7 @@ class StageConfig(Settings):
     ema: float = Field(ge=0, lt=1, default=0.995)  # of the averaged weights, which are the ones that are shipped
     bf16: bool = False
     checkpointing: bool = False
+    memory_target_gib: float | None = Field(gt=0, default=None)  # more pictures than it holds go through in turns
     augment: bool = True
     checkpoint_every: int = Field(ge=1, default=50)  # steps
     weights: dict[str, float] = Field(default_factory=dict)

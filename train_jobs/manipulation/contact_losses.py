@@ -6,6 +6,7 @@ One threshold, CONTACT_M, makes the labels and the metric alike.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,9 +25,12 @@ def distance_to(points_m: Tensor, pose: Tensor, kind: Tensor, half_m: Tensor) ->
     return signed_distance(kind, half_m, local)
 
 
-def confidence_loss(logits: Tensor, touching: Tensor, labelled: Tensor) -> Tensor:
+def confidence_loss(logits: Tensor, touching: Tensor, labelled: Tensor, yes_weighs: float = 1.0) -> Tensor:
     """Binary cross-entropy of (B, Q) logits with (B, Q) labels."""
-    values = functional.binary_cross_entropy_with_logits(logits, touching.to(logits), reduction="none")
+    weight = torch.tensor(yes_weighs).to(logits)
+    values = functional.binary_cross_entropy_with_logits(
+        logits, touching.to(logits), reduction="none", pos_weight=weight
+    )
     return masked_mean(values, labelled)
 
 

@@ -20,6 +20,8 @@ from train_jobs.manipulation.samples import Samples
 
 # In the cost of a match: a metre, and a class or presence told wrongly.
 PER_M, PER_NAT = 5.0, 0.2
+# One query in about eight has an object: what is there weighs more, or saying no always would cost little.
+RARE_OBJECTS = 3.0
 
 
 class Stage1Objective(nn.Module):
@@ -63,7 +65,15 @@ def _objects(told: ObjectOutput, truth: Samples) -> dict[str, Tensor]:
     every = torch.ones_like(kinds, dtype=torch.bool)
     nats = nn.functional.cross_entropy(told.class_logits[rows, queries], classes.clamp(min=0), reduction="none")
     return {
-        "object_confidence": contact.confidence_loss(told.confidence_logits, found, torch.ones_like(found).bool()),
+        "object_pointing": pose.pointing_loss(
+            told.pointing[rows, queries][:, None],
+            project(poses[:, None, :3, 3], truth.intrinsics[rows]),
+            every[:, None],
+            truth.pictures.shape[-1],
+        ),
+        "object_confidence": contact.confidence_loss(
+            told.confidence_logits, found, torch.ones_like(found).bool(), RARE_OBJECTS
+        ),
         "object_position": pose.position_loss(told.positions_m[rows, queries], poses[:, :3, 3], every),
         "object_rotation": pose.rotation_loss(told.rotations()[rows, queries], poses[:, :3, :3], kinds, every),
         "object_class": pose.masked_mean(nats, classes >= 0),

@@ -18,7 +18,7 @@ from models.manipulation.temporal import STEPS_AHEAD
 from train_jobs.manipulation.grasping import grasp
 from train_jobs.manipulation.hand_shapes import FloatArray, shaped
 from train_jobs.manipulation.samples import Samples, together
-from train_jobs.manipulation.synthetic import VERSION, Split, bank, drawn, pose_scene, random_view
+from train_jobs.manipulation.synthetic import VERSION, Split, bank, drawn, pose_scene, random_view, roll_rad, upright
 
 RATE_HZ = 30.0
 DROPPED = 0.15
@@ -33,6 +33,7 @@ class Clips:
     frames: Samples  # N · T of them, clip by clip
     time_s: Tensor  # (N, T)
     joints_m: Tensor  # (N, T + 10, 21, 3): of the frames, and of the steps of 1/30 s after the last
+    camera_from_crop: Tensor  # (N, T, 3, 3): each frame's crop stands upright, joints_m is as the camera stood
 
 
 def generate_clips(split: Split, first: int, count: int, length: int, size_px: int) -> Clips:
@@ -44,7 +45,7 @@ def generate_clips(split: Split, first: int, count: int, length: int, size_px: i
     )
 
 
-def _clip(split: Split, number: int, length: int, size_px: int) -> tuple[Samples, Tensor, Tensor]:
+def _clip(split: Split, number: int, length: int, size_px: int) -> tuple[Samples, Tensor, Tensor, Tensor]:
     own = bank(split)
     rng = np.random.default_rng([VERSION, get_args(Split).index(split), number, 8])
     hand = shaped(own.shapes[rng.integers(len(own.shapes))])
@@ -59,12 +60,17 @@ def _clip(split: Split, number: int, length: int, size_px: int) -> tuple[Samples
     seed = int(rng.integers(2**31))
     pictures: list[Samples] = []
     joints: list[FloatArray] = []
+    turns: list[FloatArray] = []
     for at, share in zip(time, closed, strict=True):
         now = replace(view, turn=Rotation.from_rotvec(spin * at).as_matrix() @ view.turn, at=view.at + drift * at)
         bent = replace(posture, closing=posture.closing * (opening + (1 - opening) * share))
         scene = pose_scene(hand, bent, solid, placed, camera, now, depth)
         joints.append(scene.joints_m)
-        if len(pictures) < length:  # the same seed: the same skin, light and background in every frame
-            pictures.append(drawn(scene, own, camera, np.random.default_rng(seed), size_px, visible=True))
-    told = torch.tensor(np.array(joints), dtype=torch.float32)
-    return together(pictures), torch.tensor(time[:length], dtype=torch.float32), told
+        if len(pictures) < length:
+            angle = roll_rad(scene, rng)
+            turned, seen_by = upright(scene, camera, now, angle)
+            # The same seed: the same skin, light and background in every frame.
+            pictures.append(drawn(turned, own, seen_by, np.random.default_rng(seed), size_px, visible=True))
+            turns.append(Rotation.from_rotvec([0, 0, -angle]).as_matrix())
+    told, back = (torch.tensor(np.array(rows), dtype=torch.float32) for rows in (joints, turns))
+    return together(pictures), torch.tensor(time[:length], dtype=torch.float32), told, back

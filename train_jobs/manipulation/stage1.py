@@ -2,35 +2,39 @@
 
 In: a Request. Out: `manipulation.safetensors` (the averaged weights), `report.json`, `log.jsonl`, TensorBoard's `runs/`
 and `last.pt`, which the same command goes on from. Called by __main__.py. The floor, the error of giving the mean pose
-for every picture, is said first. Nothing here needs Ray: one process, one device.
+for every picture, is said first. Ray Train runs the loop: in this process, or in workers that share each batch and are
+started anew from `last.pt` when one dies.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import typer
+from ray import train as ray_train
 from tensorboardX import SummaryWriter
 
 from models.errors import ModelError
-from models.manipulation.checkpoint import save
-from models.manipulation.network import build
+from models.manipulation import checkpoint
+from models.manipulation.network import ManipulationTransformer, build
 from models.manipulation.size import SIZES
 from train_jobs.errors import CannotStart
+from train_jobs.fit import fit, here
 from train_jobs.manipulation import evaluate
 from train_jobs.manipulation.config import StageConfig
-from train_jobs.manipulation.samples import Samples, together
-from train_jobs.manipulation.synthetic import VERSION, Split, generate
+from train_jobs.manipulation.pictures import synthetic
+from train_jobs.manipulation.samples import Samples
+from train_jobs.manipulation.solids import KINDS
+from train_jobs.manipulation.synthetic import VERSION, Split
 from train_jobs.manipulation.trainer import HOW_LONG, Trainer
+from train_jobs.place import Place
 from train_jobs.whole import write_whole
-
-CHUNK = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,72 +48,111 @@ class Request:
     test_pictures: int = 500
     landmark_weights: Path | None = None  # MediaPipe's, for its row of the report
     most_seconds: float | None = None  # of this call: then it stops, to be continued
+    workers: int = 0  # of Ray Train; 0: in this process
+
+    @property
+    def weights(self) -> Path:
+        """Where the averaged weights go in the end."""
+        return self.output / "manipulation.safetensors"
 
 
-def synthetic(split: Split, count: int, size_px: int, cache: Path, say: Callable[[str], None]) -> Samples:
-    """Pictures of a split, made once per folder, in chunks so that a kill loses little."""
-    parts = []
-    for first in range(0, count, CHUNK):
-        number = min(CHUNK, count - first)
-        path = cache / f"{split}_v{VERSION}_{size_px}px_{first}_{number}.safetensors"
-        if not path.is_file():
-            made = generate(split, first, number, size_px)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(".part")
-            save_file({name: value.contiguous() for name, value in made.tensors().items()}, str(beside))
-            beside.replace(path)
-            say(f"{split}: {first + number} of {count} pictures made")
-        parts.append(Samples(**load_file(str(path))))
-    return together(parts)
+Say = Callable[[str], None]
 
 
-def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
+def run(request: Request, say: Say) -> dict[str, Any]:
     """Train to the end, or until time is up. Returns the report, or where it stopped. Raises ModelError."""
-    config, size = request.config, SIZES[request.config.size]
-    torch.manual_seed(config.seed)
-    network = build(size, request.backbone, config.sigma_reparam)
-    cache = request.output / "pictures"
-    train = synthetic("train", config.pictures, size.image_px, cache, say)
-    held_out = synthetic("val", config.validation_pictures, size.image_px, cache, say).to(request.device)
-    floor = evaluate.hand_rows(evaluate.mean_answer(train, len(held_out)), held_out.to("cpu"), absolute=False)
+    _network(request)  # what cannot be built is told before a picture is drawn
+    train, held_out = _pictures(request, "train", say), _pictures(request, "val", say)
+    floor = evaluate.hand_rows(evaluate.mean_answer(train, len(held_out)), held_out, absolute=False)
     say(f"floor, the mean pose for every picture: {floor['root']['mpjpe_mm']:.1f} mm from the wrist, "
         f"{floor['procrustes']['mpjpe_mm']:.1f} mm aligned")  # fmt: skip
-    trainer = Trainer(network, config, train.to(request.device))
-    if not fit(request, trainer, held_out, say):
-        return {"stopped_at_step": trainer.step_number, "of": trainer.steps}
-    test = synthetic("test", request.test_pictures, size.image_px, cache, say)
-    found = evaluate.report(trainer.average.to("cpu"), train, test, request.landmark_weights)
-    note = {"config": config.model_dump(), "data": f"synthetic hands, version {VERSION}", "steps": trainer.step_number}
-    save(trainer.average, request.output / "manipulation.safetensors", note)
+    # What cannot start or go on is told before any worker is.
+    begun = resume(_trainer(request, train, Place()), request.output / "last.pt")
+    if begun:
+        say(f"going on from step {begun}")
+    plain = {field.name: getattr(request, field.name) for field in fields(request)}
+    plain |= {"config": request.config.model_dump(), "output": request.output.absolute()}
+    gpu = request.device.startswith("cuda")
+    told = fit(loop, plain, request.output, "stage1", workers=request.workers, gpu=gpu)
+    if told["step"] < told["of"]:
+        return {"stopped_at_step": told["step"], "of": told["of"]}
+    network, note = checkpoint.load(request.weights)
+    found = evaluate.report(network, train, _pictures(request, "test", say), request.landmark_weights)
     (request.output / "report.json").write_text(json.dumps({**note, **found}, indent=1) + "\n")
     return found
 
 
-def fit(request: Request, trainer: Trainer, held_out: Samples, say: Callable[[str], None]) -> bool:
-    """Step until the end; whether it was reached. What is written goes on with the next call."""
-    last, log = request.output / "last.pt", request.output / "log.jsonl"
-    resume(trainer, last, say)
-    _forget_after(log, trainer.step_number)
-    board = SummaryWriter(str(request.output / "runs"), purge_step=trainer.step_number)
-    began, until = time.monotonic(), float("inf") if request.most_seconds is None else request.most_seconds
-    while trainer.step_number < trainer.steps and time.monotonic() - began < until:
-        numbers = trainer.step()
-        step = trainer.step_number
+def _pictures(request: Request, split: Split, say: Say) -> Samples:
+    config = request.config
+    count = {"train": config.pictures, "val": config.validation_pictures, "test": request.test_pictures}[split]
+    return synthetic(split, count, SIZES[config.size].image_px, request.output / "pictures", say)
+
+
+def _network(request: Request) -> ManipulationTransformer:
+    torch.manual_seed(request.config.seed)
+    return build(SIZES[request.config.size], request.backbone, request.config.sigma_reparam)
+
+
+def _trainer(request: Request, train: Samples, place: Place) -> Trainer:
+    return Trainer(_network(request), request.config, train.to(place.device), place)
+
+
+def loop(plain: Mapping[str, Any]) -> None:
+    """What each worker does."""
+    request = Request(**{**plain, "config": StageConfig.model_validate(plain["config"])})
+    # A picture may be on its way back for each of several layers at a time, and some heads have no labels at all.
+    place = here(find_unused_parameters=True) if request.workers > 1 else Place(torch.device(request.device))
+    train, held_out = (_pictures(request, split, typer.echo) for split in ("train", "val"))
+    trainer = _trainer(request, train, place)
+    resume(trainer, request.output / "last.pt")
+    go_on(request, trainer, held_out.to(place.device))
+    ray_train.report({"step": trainer.step_number, "of": trainer.steps})
+
+
+def go_on(request: Request, trainer: Trainer, held_out: Samples) -> None:
+    """Step until the end, or until time is up. The first worker writes what the next call goes on with."""
+    last, log, leads = request.output / "last.pt", request.output / "log.jsonl", trainer.place.rank == 0
+    until = time.monotonic() + (float("inf") if request.most_seconds is None else request.most_seconds)
+    if leads:
+        _forget_after(log, trainer.step_number)
+    board = SummaryWriter(str(request.output / "runs"), purge_step=trainer.step_number) if leads else None
+    while trainer.step_number < trainer.steps and not _over(until, trainer.place):
+        numbers, step = trainer.step(), trainer.step_number
+        if board is None:
+            continue
         ended = step % trainer.steps_per_epoch == 0 or step == trainer.steps
-        row: dict[str, Any] = {"step": step, **numbers}
-        if ended:
-            row |= trainer.look(held_out)
-            errors = f"{row['root_mm']:.1f} mm from the wrist, {row['absolute_mm']:.1f} mm in all"
-            say(f"step {step}: loss {numbers['loss']:.3f}, held out {errors}, spread {row['spread']:.2f}")
-        for name, value in row.items():
-            board.add_scalar(name, value, step)
-        with log.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        row: dict[str, Any] = {"step": step, **numbers, **(trainer.look(held_out) if ended else {})}
+        _tell(board, log, row)
         if ended or step % request.config.checkpoint_every == 0:
             write_whole(last, trainer.state())
+    if board is None:
+        return
     write_whole(last, trainer.state())
     board.close()
-    return trainer.step_number >= trainer.steps
+    if trainer.step_number == trainer.steps:
+        note = {"config": request.config.model_dump(), "data": f"synthetic hands, version {VERSION}",
+                "steps": trainer.step_number, "classes": list(KINDS)}  # fmt: skip
+        checkpoint.save(trainer.average, request.weights, note)
+
+
+def _over(until: float, place: Place) -> bool:
+    """Is time up? All workers stop at the same step: the first one's clock decides."""
+    over = time.monotonic() >= until
+    if place.workers == 1 or until == float("inf"):
+        return over
+    told = torch.tensor([float(over)], device=place.device)
+    torch.distributed.broadcast(told, 0)
+    return bool(told)
+
+
+def _tell(board: Any, log: Path, row: dict[str, Any]) -> None:
+    if "root_mm" in row:
+        errors = f"{row['root_mm']:.1f} mm from the wrist, {row['absolute_mm']:.1f} mm in all"
+        typer.echo(f"step {row['step']}: loss {row['loss']:.3f}, held out {errors}, spread {row['spread']:.2f}")
+    for name, value in row.items():
+        board.add_scalar(name, value, row["step"])
+    with log.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def _forget_after(log: Path, step: int) -> None:
@@ -119,10 +162,10 @@ def _forget_after(log: Path, step: int) -> None:
         log.write_text("".join(line + "\n" for line in lines))
 
 
-def resume(trainer: Trainer, last: Path, say: Callable[[str], None]) -> None:
-    """Go on from the last state, if there is one. Raises CannotStart if it is another training's."""
+def resume(trainer: Trainer, last: Path) -> int:
+    """Go on from the last state, if there is one; its step. Raises CannotStart if it is another training's."""
     if not last.is_file():
-        return
+        return 0
     state = torch.load(last, map_location="cpu", weights_only=True)
     if state["fingerprint"] != trainer.config.fingerprint(but=HOW_LONG):
         raise CannotStart(f"{last} was begun with another configuration; give the same one, or another --output")
@@ -130,4 +173,4 @@ def resume(trainer: Trainer, last: Path, say: Callable[[str], None]) -> None:
         trainer.restore(state)
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{last} does not fit size {trainer.config.size}: {str(error).splitlines()[0]}") from error
-    say(f"going on from step {trainer.step_number}")
+    return trainer.step_number

@@ -1,14 +1,15 @@
 """Stage 1 step by step, and everything that a step depends on, so that it can go on where it stopped.
 
-In: a network, samples, a StageConfig. Out: losses per step, the averaged network. Called by stage1.py, which reads and
-writes; the tests run it alone. Which samples and which changes: a generator seeded with (seed, step) decides, so the
-step's number is the sampler's whole position.
+In: a network, samples, a StageConfig, a place among workers. Out: losses per step, the averaged network. Called by
+stage1.py, which reads and writes; the tests run it alone. Which samples and which changes: a generator seeded with
+(seed, step) decides, so the step's number is the sampler's whole position.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 
 from models.manipulation.backbone import DinoBackbone, TinyBackbone
 from models.manipulation.network import ManipulationTransformer
+from train_jobs.manipulation import memory
 from train_jobs.manipulation.augment import Strength, augment
 from train_jobs.manipulation.config import StageConfig
 from train_jobs.manipulation.monitors import CollapseDetector, attention_entropy, finite, spread_m
 from train_jobs.manipulation.objective import Stage1Objective
 from train_jobs.manipulation.samples import Samples
+from train_jobs.place import Place
 
 # A training may go on for longer or shorter than it was begun for: the rate then ends where it ends.
 HOW_LONG = frozenset({"epochs"})
@@ -56,11 +59,14 @@ class Trainer:
     network: ManipulationTransformer
     config: StageConfig
     samples: Samples
+    place: Place = field(default_factory=Place)
     step_number: int = 0
     objective: Stage1Objective = field(default_factory=Stage1Objective)
     detector: CollapseDetector = field(default_factory=CollapseDetector)
     average: ManipulationTransformer = field(init=False)
     optimiser: torch.optim.Optimizer = field(init=False)
+    learner: nn.Module = field(init=False)
+    at_once: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin at the mean pose of the samples, and average the weights from there."""
@@ -70,7 +76,16 @@ class Trainer:
         self.network.to(device)
         self.objective.to(device)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.network, self.objective, self.config), lr=0.0)
+        groups = parameter_groups(self.network, self.objective, self.config)
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        learner = Learner(self.network, self.objective, self.config.bf16)
+        own = -(-self.config.batch_size // self.place.workers)
+        target = self.config.memory_target_gib
+        some = self.samples[slice(0, max(memory.TRIALS))]
+        self.at_once = own if target is None else memory.at_once(
+            learner, lambda n: learner(_repeated(some, n)), own, target
+        )  # fmt: skip
+        self.learner = self.place.wrap(learner)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,15 +105,17 @@ class Trainer:
         return 0.5 * (1 + math.cos(math.pi * (at - warm) / max(1, self.steps - warm)))
 
     def batch(self) -> Samples:
-        """What the next step is made on."""
+        """What this worker makes the next step on."""
         epoch, place = divmod(self.step_number, self.steps_per_epoch)
         order = torch.Generator().manual_seed(1_000_003 * self.config.seed + epoch)
         size = self.config.batch_size
         rows = torch.randperm(len(self.samples), generator=order)[place * size : (place + 1) * size]
+        rows = rows[self.place.rank :: self.place.workers]
         batch = self.samples[rows.to(self.samples.pictures.device)]
         if not self.config.augment:
             return batch
-        rng = torch.Generator().manual_seed(7_919 * self.config.seed + 31 * self.step_number + 1)
+        own = 15_485_863 * self.place.rank
+        rng = torch.Generator().manual_seed(7_919 * self.config.seed + 31 * self.step_number + 1 + own)
         return augment(batch, Strength(), rng)
 
     def step(self) -> dict[str, float]:
@@ -107,31 +124,47 @@ class Trainer:
         batch, epoch = self.batch(), self.step_number / self.steps_per_epoch
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * self.share()
-        with torch.autocast(batch.pictures.device.type, torch.bfloat16, enabled=self.config.bf16):
-            answer = self.network(batch.pictures, batch.intrinsics)
-        parts = self.objective(answer, batch)
-        finite(parts)
-        total = self.config.weighting().total(parts, epoch)
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        numbers, joints = self._gradients(batch, epoch)
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, self.config.gradient_clip)
         self.optimiser.step()
         self.step_number += 1
         self._follow()
         seen = batch.has_hand
-        spread = spread_m(answer.hand.joints_m[seen].detach().float()) if seen.any() else 0.0
-        numbers = {name: float(value.detach()) for name, value in parts.items()}
-        return {"loss": float(total.detach()), **numbers, "lr": self.share() * self.config.lr, "spread_m": spread}
+        spread = spread_m(joints[seen]) if seen.any() else 0.0
+        return {**numbers, "lr": self.share() * self.config.lr, "spread_m": spread}
+
+    def _gradients(self, batch: Samples, epoch: float) -> tuple[dict[str, float], Tensor]:
+        """Gradients of the batch, `at_once` pictures at a time; the losses, and the joints that were told."""
+        numbers: dict[str, float] = {}
+        joints: list[Tensor] = []
+        starts = range(0, len(batch), self.at_once)
+        for at in starts:
+            piece = batch[slice(at, at + self.at_once)]
+            # Workers exchange gradients once per step, with the last piece.
+            waits = getattr(self.learner, "no_sync", nullcontext) if at != starts[-1] else nullcontext
+            with waits():
+                parts, told = self.learner(piece)
+                finite(parts)
+                total = self.config.weighting().total(parts, epoch)
+                share = len(piece) / len(batch)
+                (share * total).backward()
+            joints.append(told.detach().float())
+            for name, value in {"loss": total, **parts}.items():
+                numbers[name] = numbers.get(name, 0.0) + share * float(value.detach())
+        return numbers, torch.cat(joints)
 
     @torch.no_grad()
     def _follow(self) -> None:
         # A young average forgets its random start sooner.
         keep = min(self.config.ema, self.step_number / (self.step_number + 10))
-        for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            kept.lerp_(new, 1 - keep)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - keep)
         for kept, new in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            kept.copy_(new)
+            if kept.is_floating_point():
+                kept.lerp_(new, 1 - keep)
+            else:
+                kept.copy_(new)
 
     @torch.no_grad()
     def look(self, held_out: Samples) -> dict[str, float]:
@@ -170,6 +203,24 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step_number = state["step"]
         self.detector.looks, self.detector.flat = state["looks"]
+
+
+class Learner(nn.Module):
+    """Network and losses in one module: what workers join their gradients of."""
+
+    def __init__(self, network: ManipulationTransformer, objective: Stage1Objective, bf16: bool) -> None:
+        super().__init__()
+        self.network, self.objective, self.bf16 = network, objective, bf16
+
+    def forward(self, batch: Samples) -> tuple[dict[str, Tensor], Tensor]:
+        """Every loss by name, and joints (B, 21, 3)."""
+        with torch.autocast(batch.pictures.device.type, torch.bfloat16, enabled=self.bf16):
+            answer = self.network(batch.pictures, batch.intrinsics)
+        return self.objective(answer, batch), answer.hand.joints_m
+
+
+def _repeated(samples: Samples, count: int) -> Samples:
+    return samples[torch.arange(count, device=samples.pictures.device) % len(samples)]
 
 
 def mean_pose(samples: Samples) -> Tensor:

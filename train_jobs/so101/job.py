@@ -9,29 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from ray import train as ray_train
-from ray.train.torch import get_device, prepare_model
 from tensorboardX import SummaryWriter
-from torch import nn
 
 from train_jobs.errors import CannotStart
-from train_jobs.fit import fit
+from train_jobs.fit import fit, here
+from train_jobs.place import Place
 from train_jobs.whole import write_whole
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a worker trains: its device, its rank among how many, and how gradients are joined."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    rank: int = 0
-    workers: int = 1
-    wrap: Callable[[nn.Module], nn.Module] = lambda module: module
 
 
 class Trainer(Protocol):
@@ -68,12 +56,10 @@ def run(build: Build, request: dict[str, Any], output: Path, *, workers: int, gp
 
 def loop(plain: Mapping[str, Any]) -> None:
     """What each worker does."""
-    output, context = Path(plain["output"]), ray_train.get_context()
-    workers, rank = context.get_world_size(), context.get_world_rank()
-    place = Place(get_device(), rank, workers, prepare_model if workers > 1 else lambda module: module)
+    output, place = Path(plain["output"]), here()
     trainer = plain["build"](plain["request"], place)
     _resume(trainer, output)
-    go_on(trainer, output, leads=rank == 0, report=ray_train.report)
+    go_on(trainer, output, leads=place.rank == 0, report=ray_train.report)
 
 
 def go_on(trainer: Trainer, output: Path, *, leads: bool = True, report: Callable[[dict[str, Any]], Any]) -> None:

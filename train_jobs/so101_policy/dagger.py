@@ -19,8 +19,8 @@ from models import shipped
 from models.drqv2 import DrQv2
 from robot.contract import load_contract
 from train_jobs.errors import CannotStart
+from train_jobs.place import Place
 from train_jobs.so101 import job
-from train_jobs.so101.job import Place
 from train_jobs.so101.ranges import TRAIN_LOOK
 from train_jobs.so101_policy import pool
 from train_jobs.so101_policy.networks import NetworkDriver, NetworkEyes

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from models.drqv2 import HIDDEN, DrQv2
 from robot.contract import PolicyContract
+from train_jobs.place import Place
 from train_jobs.settings import Settings
 from train_jobs.so101.average import Average
-from train_jobs.so101.job import Place
 from train_jobs.so101.rate import rate_share
 from train_jobs.so101_policy.expert import TOP
 from train_jobs.so101_policy.pool import Pool

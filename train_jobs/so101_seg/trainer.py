@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from models.so101_seg import SegCheckpoint, So101Seg, normalise
 from robot.contract import SEGMENTER_CLASSES
 from train_jobs.errors import CannotStart
+from train_jobs.place import Place
 from train_jobs.settings import Settings
 from train_jobs.so101.average import Average
-from train_jobs.so101.job import Place
 from train_jobs.so101.ranges import TRAIN_SPOIL
 from train_jobs.so101.rate import rate_share
 from train_jobs.so101.spoil import spoil

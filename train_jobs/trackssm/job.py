@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 from ray import train as ray_train
-from ray.train.torch import get_device, prepare_model
 from tensorboardX import SummaryWriter
 
 from models.trackssm.checkpoint import fill, read_checkpoint
 from train_jobs.errors import CannotStart
-from train_jobs.fit import fit
+from train_jobs.fit import fit, here
 from train_jobs.trackssm.config import PhaseConfig
 from train_jobs.trackssm.errors import BadTracks
 from train_jobs.trackssm.files import PhaseFiles
@@ -82,10 +81,9 @@ def build(request: Request, shard: tuple[int, int] = (0, 1), **hosting: Any) -> 
 def loop(plain: Mapping[str, Any]) -> None:
     """What each worker does."""
     request = Request(**{**plain, "config": PhaseConfig.model_validate(plain["config"])})
-    context = ray_train.get_context()
-    workers, rank = context.get_world_size(), context.get_world_rank()
-    wrap = prepare_model if workers > 1 else lambda module: module
-    trainer = build(request, (rank, workers), device=get_device(), wrap=wrap)
+    place = here()
+    rank = place.rank
+    trainer = build(request, (rank, place.workers), device=place.device, wrap=place.wrap)
     files = PhaseFiles(request.output, request.phase)
     files.resume(trainer)
     board = SummaryWriter(str(files.board), purge_step=trainer.progress.step) if rank == 0 else None

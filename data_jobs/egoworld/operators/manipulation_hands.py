@@ -7,7 +7,7 @@ frames before say of it. Every frame is looked at, in order. A video does not te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -31,17 +31,22 @@ Frame = tuple[int, float, int]  # number, seconds, pts
 Seen = tuple[Frame, int, "HandReading"]
 
 
-class ManipulationParams(Strict):
-    """Parameters of `hamer:manipulation`."""
+class ReaderParams(Strict):
+    """What `hamer:manipulation` and `foundationpose:manipulation` are both told."""
 
     weights: Path = Field(SHIPPED / "manipulation_tiny.safetensors", description="of stage 1")
     temporal_weights: Path = Field(SHIPPED / "manipulation_tiny_temporal.safetensors", description="of stage 2")
-    temporal: bool = Field(False, description="let the frames before correct each frame")
     focal_px: float | None = Field(
         None, gt=0, description="of the camera, at the video's size; default: 70° are assumed"
     )
-    min_score: float = Field(0.0, ge=0, le=1, description="hands that are less sure are left out")
     model_path: str | None = Field(None, description="accepted from the seed's config; belongs to other backends")
+
+
+class ManipulationParams(ReaderParams):
+    """Parameters of `hamer:manipulation`."""
+
+    temporal: bool = Field(False, description="let the frames before correct each frame")
+    min_score: float = Field(0.0, ge=0, le=1, description="hands that are less sure are left out")
 
 
 class ManipulationHands:
@@ -52,7 +57,7 @@ class ManipulationHands:
     spec: ClassVar[OperatorSpec] = OperatorSpec(
         key="hamer",
         backend="manipulation",
-        version=1,
+        version=2,
         table="hand_pose",
         licence="Apache-2.0",
         upstream=(),
@@ -84,24 +89,12 @@ class ManipulationHands:
         """One row per hand per frame; frames without hands have none."""
         if self._reader is None:
             raise RuntimeError("hamer:manipulation is not loaded; call load() first")
-        from models.manipulation.crops import assumed_intrinsics
-
-        stream, identities, seen = self._reader.finder.open_stream(), HandIdentities(), list[Seen]()
-        camera = np.eye(3)
-        for window in ClipReader(clip, window_frames).windows():
-            for i, image in enumerate(window.images):
-                frame = (int(window.frame_index[i]), float(window.timestamp_s[i]), int(window.pts[i]))
-                height, width = image.shape[:2]
-                focal = self._params.focal_px or width / 2 / float(np.tan(ASSUMED_VIEW_RAD / 2))
-                camera = assumed_intrinsics(focal, width, height)
-                hands = stream.next(image)
-                ids = identities.assign(hands, frame[1])
-                readings = self._reader.read(image, hands, camera)
-                seen += [(frame, *pair) for pair in zip(ids, readings, strict=True)]
+        read = list(read_clip(self._reader, clip, window_frames, self._params.focal_px))
+        seen: list[Seen] = [(frame, identity, reading) for _, frame, identity, reading in read]
         joints = self._joints(seen)
         rows = [
             _row(frame, identity, reading, joints[k], camera)
-            for k, (frame, identity, reading) in enumerate(seen)
+            for k, (camera, frame, identity, reading) in enumerate(read)
             if reading.confidence >= self._params.min_score
         ]
         return pa.Table.from_pylist(rows, schema=schema_of("hand_pose"))
@@ -125,6 +118,25 @@ class ManipulationHands:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def read_clip(
+    reader: HandReader, clip: Clip, window_frames: int, focal_px: float | None
+) -> Iterator[tuple[np.ndarray, Frame, int, HandReading]]:
+    """Every hand of every frame, in order: the camera (3, 3), the frame, the hand's identity, what was read."""
+    from models.manipulation.crops import assumed_intrinsics
+
+    stream, identities = reader.finder.open_stream(), HandIdentities()
+    for window in ClipReader(clip, window_frames).windows():
+        for i, image in enumerate(window.images):
+            frame = (int(window.frame_index[i]), float(window.timestamp_s[i]), int(window.pts[i]))
+            height, width = image.shape[:2]
+            focal = focal_px or width / 2 / float(np.tan(ASSUMED_VIEW_RAD / 2))
+            camera = assumed_intrinsics(focal, width, height)
+            hands = stream.next(image)
+            ids = identities.assign(hands, frame[1])
+            for pair in zip(ids, reader.read(image, hands, camera), strict=True):
+                yield camera, frame, *pair
 
 
 def _row(

@@ -11,6 +11,7 @@ from data_jobs.egoworld.operators.colmap_pose import ColmapPose
 from data_jobs.egoworld.operators.external import EXTERNALS
 from data_jobs.egoworld.operators.library_retarget import LibraryRetarget
 from data_jobs.egoworld.operators.manipulation_hands import ManipulationHands
+from data_jobs.egoworld.operators.manipulation_objects import ManipulationObjects
 from data_jobs.egoworld.operators.mediapipe_hands import MediapipeHands
 from data_jobs.egoworld.operators.mobile_sam import MobileSamMasks
 from data_jobs.egoworld.operators.sam2_video import Sam2VideoMasks
@@ -24,6 +25,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     MobileSamMasks,
     Sam2VideoMasks,
     TemplatePose,
+    ManipulationObjects,
     BatchedRetarget,
     LibraryRetarget,
     ColmapPose,

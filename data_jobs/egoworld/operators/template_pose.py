@@ -113,15 +113,15 @@ class TemplatePose:
         if found is None:
             nothing = {"pose": np.full(7, np.nan, np.float32), "score": 0.0, "flags": guessed}
             return {"object": name, "object_id": -1} | nothing
-        pose_7 = _pose_7(found.camera_from_object)
-        return {"object": name, "object_id": object_id, "pose": pose_7, "score": score, "flags": REFINED | guessed}
+        pose = pose_7(found.camera_from_object)
+        return {"object": name, "object_id": object_id, "pose": pose, "score": score, "flags": REFINED | guessed}
 
     def close(self) -> None:
         """Drop the drawn views."""
         self._posers = None
 
 
-def _pose_7(pose: np.ndarray) -> np.ndarray:
+def pose_7(pose: np.ndarray) -> np.ndarray:
     """(4, 4) → x, y, z, then the quaternion w, x, y, z with w ≥ 0."""
     from scipy.spatial.transform import Rotation
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from models.manipulation import checkpoint
 from models.manipulation.network import build
 from models.manipulation.size import SIZES
 from train_jobs.errors import CannotStart
+from train_jobs.manipulation import memory
 from train_jobs.manipulation.__main__ import app
 from train_jobs.manipulation.config import StageConfig
 from train_jobs.manipulation.errors import Collapsed, UnknownLoss
@@ -23,6 +26,7 @@ from train_jobs.manipulation.samples import Samples
 from train_jobs.manipulation.stage1 import Request, run
 from train_jobs.manipulation.synthetic import generate
 from train_jobs.manipulation.trainer import Trainer, parameter_groups, predict
+from train_jobs.place import Place
 from train_jobs.settings import CONFIGS, BadSettings, read_settings
 
 
@@ -99,10 +103,77 @@ def test_half_precision_keeps_its_pixels(some):
     assert numbers["reprojection"] == pytest.approx(plain["reprojection"], rel=0.05)
 
 
+def test_a_batch_in_turns_has_the_gradient_of_the_whole(some):
+    hands = some[some.has_hand][slice(0, 8)]
+    found = []
+    for pieces in (1, 4):
+        trainer = trainer_of(hands, augment=False)
+        for part in trainer.network.modules():  # what is normalised over a batch is another batch's business
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.eval()
+                part.train = lambda mode=True: None
+        trainer.at_once = len(hands) // pieces
+        numbers, joints = trainer._gradients(hands, 0.0)
+        found.append((trainer.network.hand.queries.grad.clone(), numbers["hand_coarse"], joints))
+    assert torch.allclose(found[0][0], found[1][0], atol=0.02 * float(found[0][0].abs().max()))
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-4) and torch.allclose(found[0][2], found[1][2], atol=1e-5)
+
+
+def test_as_many_pictures_go_through_at_once_as_the_memory_target_holds(some):
+    def most(target: float) -> int:
+        return trainer_of(some, memory_target_gib=target).at_once
+
+    assert trainer_of(some).at_once == 6 == most(8.0)
+    assert 1 <= most(0.07) < 6
+    with pytest.raises(CannotStart, match=r"holds no picture: weights, gradients and moments take 0\.0\d GiB"):
+        most(0.01)
+
+
+def test_what_is_kept_for_the_way_back_is_counted_once_and_grows_with_the_pictures():
+    layer = torch.nn.Linear(64, 64, bias=False)
+
+    def work(count: int) -> torch.Tensor:
+        rows = torch.ones(count, 64, requires_grad=True)
+        return layer(rows).exp() + layer(rows)  # rows are kept for two, the exponential for itself
+
+    few, more = (memory.kept_bytes(lambda n=n: work(n)) for n in (10, 20))
+    assert more - few == 10 * 64 * 4 * 2  # bytes: rows and exponential
+    assert few == 10 * 64 * 4 * 2 + 64 * 64 * 4
+
+
+def test_workers_take_every_other_picture_of_a_batch(some):
+    whole = trainer_of(some, augment=False).batch().intrinsics
+    torch.manual_seed(0)
+    config = StageConfig(batch_size=6, epochs=2, warmup_steps=1, augment=False)
+    parts = [Trainer(build(SIZES["tiny"]), config, some, Place(rank=rank, workers=2)).batch() for rank in (0, 1)]
+    assert torch.equal(torch.stack([part.intrinsics for part in parts], 1).flatten(0, 1), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_of_ray_train_train_and_stop_together_and_tell_what_is_wrong(tmp_path):
+    (tmp_path / "few.yaml").write_text("validation_pictures: 16\nbatch_size: 16\nwarmup_steps: 1\n")
+    words = [sys.executable, "-m", "train_jobs.manipulation", "stage1", "--pictures", "32", "--test-pictures", "24",
+             "--config", str(tmp_path / "few.yaml"), "--output", str(tmp_path / "out"), "--epochs", "2"]  # fmt: skip
+    root = CONFIGS.parent
+    done = subprocess.run([*words, "--workers", "2", "--minutes", "0"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and "stopped at step 0 of 4" in done.stdout, done.stderr[-3000:]
+    done = subprocess.run([*words, "--workers", "2"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and "network: absolute" in done.stdout, done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    network, note = checkpoint.load(tmp_path / "out" / "manipulation.safetensors", "tiny")
+    assert note["steps"] == 4 and all(torch.isfinite(value).all() for value in network.state_dict().values())
+    (tmp_path / "few.yaml").write_text("validation_pictures: 16\nbatch_size: 16\nwarmup_steps: 1\nlr: 1.0e+30\n")
+    words[words.index(str(tmp_path / "out"))] = str(tmp_path / "wild")
+    done = subprocess.run([*words, "--workers", "1"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and "lower the learning rate" in done.stderr.splitlines()[-1]
+
+
 def test_a_network_that_gives_one_pose_for_all_is_stopped(some):
     trainer = trainer_of(some, lr=1e-30)
     hand = trainer.average.hand
-    for last in (hand.ask[-1], hand.offset[-1], hand.correct[-1]):  # all joints in the middle of every picture
+    for last in (hand.point_at.ask[-1], hand.offset[-1], hand.correct[-1]):  # all joints in the middle of every picture
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.zeros_(last.bias)
     hand.mean_depths_m.zero_()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from models.manipulation.geometry import project
 from models.rendering.raster import draw_layer
@@ -50,6 +51,29 @@ def test_hands_have_sizes_of_hands_and_lie_in_the_picture(some):
     inside = ((pixels > -0.1 * SIZE) & (pixels < 1.1 * SIZE)).all(-1)
     assert inside.float().mean() > 0.9
     assert not some.joints_labelled[~some.has_hand].any()
+
+
+def test_hands_stand_upright_as_a_detector_puts_them_and_fill_their_crop(some):
+    hands = some[some.has_hand]
+    pixels = project(hands.joints_m, hands.intrinsics)
+    x, y = (pixels[:, 9] - pixels[:, 0]).unbind(-1)
+    off = torch.atan2(x, -y).abs()  # 0: the knuckle is above the wrist
+    assert float(off.median()) < 0.25 and float(off.mean()) > 0.02  # a detector errs
+    span = (pixels.amax(1) - pixels.amin(1)).amax(-1) / SIZE
+    assert ((span > 0.3) & (span < 0.95)).all()
+
+
+def test_putting_a_hand_upright_turns_the_world_and_leaves_the_hand_as_it_is():
+    own, rng = bank("train"), np.random.default_rng(3)
+    hand, view = hand_shapes.shaped(own.shapes[1]), synthetic.random_view(rng)
+    scene = synthetic.pose_scene(hand, hand_shapes.random_posture(rng), own.solids[0], np.eye(4), own.cameras[1], view)
+    turned, camera = synthetic.upright(scene, own.cameras[1], view, 0.7)
+    back = Rotation.from_rotvec([0, 0, -0.7]).as_matrix()
+    assert np.allclose(turned.joints_m @ back.T, scene.joints_m) and np.allclose(turned.skin_m @ back.T, scene.skin_m)
+    pair = [np.linalg.inv(one.camera_from_hand) @ one.camera_from_object for one in (scene, turned)]
+    assert np.allclose(*pair)
+    seen = turned.joints_m[:, :2] / turned.joints_m[:, 2:] * camera.focal + np.array(camera.centre)
+    assert np.allclose((seen.min(axis=0) + seen.max(axis=0)) / 2, view.at)
 
 
 def test_a_joint_is_where_its_skin_is_in_the_picture():

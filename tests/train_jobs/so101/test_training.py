@@ -12,9 +12,10 @@ from models import shipped
 from models.drqv2 import DrQv2, load_snapshot
 from models.errors import UnexpectedModel
 from train_jobs.errors import CannotStart
+from train_jobs.place import Place
 from train_jobs.settings import CONFIGS, BadSettings, read_settings
 from train_jobs.so101.average import Average
-from train_jobs.so101.job import Place, _resume, go_on
+from train_jobs.so101.job import _resume, go_on
 from train_jobs.so101.rate import rate_share
 from train_jobs.so101_policy import pool
 from train_jobs.so101_policy.__main__ import app as policy_app
