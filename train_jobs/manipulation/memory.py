@@ -8,6 +8,7 @@ same configuration gives the same number everywhere; not counted is what single 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def kept_bytes(forward: Callable[[], object]) -> int:
 
 def at_once(module: nn.Module, trial: Callable[[int], object], batch: int, target_gib: float) -> int:
     """Pictures, at most `batch`; `trial(n)` is a forward pass of n. Raises CannotStart if not even one fits."""
-    few, more = (kept_bytes(lambda n=n: trial(n)) for n in TRIALS)
+    few, more = (kept_bytes(partial(trial, count)) for count in TRIALS)
     each = (more - few) / (TRIALS[1] - TRIALS[0])
     fixed = COPIES * sum(p.numel() * p.element_size() for p in module.parameters()) + few - TRIALS[0] * each
     fits = int((target_gib * GIB - fixed) // each)

@@ -113,8 +113,8 @@ class TemplatePose:
         if found is None:
             nothing = {"pose": np.full(7, np.nan, np.float32), "score": 0.0, "flags": guessed}
             return {"object": name, "object_id": -1} | nothing
-        pose = pose_7(found.camera_from_object)
-        return {"object": name, "object_id": object_id, "pose": pose, "score": score, "flags": REFINED | guessed}
+        placed = pose_7(found.camera_from_object)
+        return {"object": name, "object_id": object_id, "pose": placed, "score": score, "flags": REFINED | guessed}
 
     def close(self) -> None:
         """Drop the drawn views."""
