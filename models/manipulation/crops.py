@@ -46,7 +46,8 @@ def crop_hand(image: np.ndarray, joints_px: np.ndarray, intrinsics: FloatArray, 
     crop_from_camera = _upright(points)
     # Turned about the principal point a picture is that of a turned camera: K R K⁻¹.
     turned = (camera @ crop_from_camera @ np.linalg.inv(camera))[:2]
-    points = points_px(points, turned)
+    # The map is of pixels' centres, the joints are counted from the picture's edge.
+    points = _moved(points - 0.5, turned) + 0.5
     low, high = points.min(axis=0), points.max(axis=0)
     width = max(float((high - low).max()) / SPAN, LEAST_SIDE_PX)
     left, top = (torch.tensor(value, dtype=torch.float64) for value in (low + high - width) / 2)
@@ -72,8 +73,8 @@ def _upright(points: FloatArray) -> FloatArray:
     return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
 
 
-def points_px(points: FloatArray, picture_from_old: FloatArray) -> FloatArray:
-    """Pixels (N, 2) moved by an affine map (2, 3)."""
+def _moved(points: FloatArray, picture_from_old: FloatArray) -> FloatArray:
+    """Pixels (N, 2) under an affine map (2, 3)."""
     return np.asarray(points @ picture_from_old[:, :2].T + picture_from_old[:, 2])
 
 

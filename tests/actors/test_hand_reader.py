@@ -102,7 +102,9 @@ def test_an_object_is_told_where_the_camera_sees_it_also_beside_a_left_hand(read
 def test_a_crop_stands_upright_and_its_joints_come_back_as_the_camera_stood(side):
     found = hand(side)
     depth = 0.5
-    joints = np.concatenate([(found.landmarks_px[:, :2] - CAMERA[:2, 2]) / CAMERA[0, 0], np.ones((21, 1))], 1) * depth
+    joints = (
+        np.concatenate([(found.landmarks_px[:, :2] - 0.5 - CAMERA[:2, 2]) / CAMERA[0, 0], np.ones((21, 1))], 1) * depth
+    )
     crop = crop_hand(picture(), found.landmarks_px, CAMERA, side, 128)
     turned = joints @ crop.camera_from_crop
     pixels = project(torch.from_numpy(turned).float()[None], crop.intrinsics[None])[0].numpy()
