@@ -11,7 +11,7 @@ import pytest
 from actors.depth import DepthAnything
 from actors.so101_policy import So101Policy
 from actors.so101_segmenter import So101Segmenter, strongest
-from models.errors import UnexpectedModel
+from models.errors import MissingWeight, UnexpectedModel
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_depth_anything_from_the_hub_sees_what_is_near():
 def test_without_a_hub_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("actors.depth.REPOSITORY", "depth-anything/not-cached-anywhere")
-    with pytest.raises(OSError, match="sensor"):
+    with pytest.raises(MissingWeight, match=r"`hf download depth-anything/not-cached-anywhere`, or use the sensor"):
         DepthAnything().load()
 
 
