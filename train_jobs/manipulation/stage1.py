@@ -67,15 +67,15 @@ def run(request: Request, say: Say) -> dict[str, Any]:
     say(f"floor, the mean pose for every picture: {floor['root']['mpjpe_mm']:.1f} mm from the wrist, "
         f"{floor['procrustes']['mpjpe_mm']:.1f} mm aligned")  # fmt: skip
     # What cannot start or go on is told before any worker is.
-    begun = resume(_trainer(request, train, Place()), request.output / "last.pt")
-    if begun:
-        say(f"going on from step {begun}")
+    trainer, last = _trainer(request, train, Place()), request.output / "last.pt"
+    if resume(trainer, last):
+        say(f"going on from step {trainer.step_number}")
     plain = {field.name: getattr(request, field.name) for field in fields(request)}
     plain |= {"config": request.config.model_dump(), "output": request.output.absolute()}
     gpu = request.device.startswith("cuda")
-    told = fit(loop, plain, request.output, "stage1", workers=request.workers, gpu=gpu)
-    if told["step"] < told["of"]:
-        return {"stopped_at_step": told["step"], "of": told["of"]}
+    fit(loop, plain, request.output, "stage1", workers=request.workers, gpu=gpu)
+    if resume(trainer, last) < trainer.steps:  # Ray keeps no metrics of workers that report no checkpoint
+        return {"stopped_at_step": trainer.step_number, "of": trainer.steps}
     network, note = checkpoint.load(request.weights)
     found = evaluate.report(network, train, _pictures(request, "test", say), request.landmark_weights)
     (request.output / "report.json").write_text(json.dumps({**note, **found}, indent=1) + "\n")
