@@ -100,7 +100,7 @@ def _trainer(request: Request, train: Samples, place: Place) -> Trainer:
 def loop(plain: Mapping[str, Any]) -> None:
     """What each worker does."""
     request = Request(**{**plain, "config": StageConfig.model_validate(plain["config"])})
-    # A picture may be on its way back for each of several layers at a time, and some heads have no labels at all.
+    # Heads without labels (types and forces of contacts, shape) take no part: gradients are not waited for.
     place = here(find_unused_parameters=True) if request.workers > 1 else Place(torch.device(request.device))
     train, held_out = (_pictures(request, split, typer.echo) for split in ("train", "val"))
     trainer = _trainer(request, train, place)
