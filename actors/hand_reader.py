@@ -1,9 +1,9 @@
 """HandReader: pictures → hands in metres, how sure they are, what they touch and hold; alone or in a row.
 
-In: (H, W, 3) uint8 RGB and the camera's intrinsics. Out: HandReadings. Called by the operator `hamer:manipulation` and,
-spawned as an actor, by whoever has a live camera. Hands are found and sided by MediaPipe's networks
-(actors/hand_finder.py); what they do is read by ours (models/manipulation). It remembers nothing between calls: streams
-do, and they belong to the caller.
+In: (H, W, 3) uint8 RGB and the camera's intrinsics. Out: a HandReading per hand. Called by the operator
+`hamer:manipulation` and, spawned as an actor, by whoever has a live camera. Hands are found and sided by MediaPipe's
+networks (actors/hand_finder.py); what they do is read by ours (models/manipulation). It remembers nothing between
+calls: streams do, and they belong to the caller.
 """
 
 from __future__ import annotations
@@ -55,9 +55,14 @@ class HandReading:
 
 
 class HandReader:
-    """Verbs: load, warm_up, look, read, fused, close. The same pictures give the same readings."""
+    """Verbs: load, warm_up, look, read, fused, close. The same pictures give the same readings.
 
-    def __init__(self, weights: Path = MANIPULATION, temporal: Path = TEMPORAL, variant: Variant = "full") -> None:
+    Without `temporal` weights it reads pictures, and `fused` is refused.
+    """
+
+    def __init__(
+        self, weights: Path = MANIPULATION, temporal: Path | None = TEMPORAL, variant: Variant = "full"
+    ) -> None:
         self._weights, self._temporal = weights, temporal
         self.finder = HandFinder(variant)
         self._network: ManipulationTransformer | None = None
@@ -70,7 +75,8 @@ class HandReader:
         if self._network is None:
             self._network, note = load(self._weights)
             self._kinds = note.get("classes", [])
-            self._fusion = load_temporal(self._temporal, self._network.size)
+            if self._temporal is not None:
+                self._fusion = load_temporal(self._temporal, self._network.size)
 
     def warm_up(self) -> None:
         """Load, and read a picture once."""
@@ -105,7 +111,7 @@ class HandReader:
     def fused(self, track: Sequence[HandReading], time_s: np.ndarray) -> Floats:
         """Joints (T, 21, 3) of one hand over time, each frame told by itself and those before. Times rise."""
         if self._fusion is None:
-            raise RuntimeError("the hand reader is not loaded; call load() first")
+            raise RuntimeError("no temporal weights are loaded; name them, then call load() first")
         # A mirrored hand is seen by the network as a right one: a track is one hand, of one side.
         mirrored = track[0].side == "left"
         joints = torch.from_numpy(unmirrored(np.stack([one.joints_m for one in track]), mirrored))

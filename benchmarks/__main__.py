@@ -35,6 +35,7 @@ SUITE = {
     "proposals": "benchmarks.tracker_proposals",
     "following": "benchmarks.tracker_memory",
     "trackssm": "benchmarks.trackssm_speed",
+    "manipulation_speed": "benchmarks.manipulation_speed",
     "retargeting": "benchmarks.retargeting",
     "serve": "benchmarks.serve_latency",
     "robot": "benchmarks.robot_loop",
@@ -88,8 +89,10 @@ def brief_table() -> str:
 
 
 def with_table(path: Path, table: str, begin: str = BEGIN) -> str:
-    """The file's text with this table between the marks."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    """The file's text with this table between the marks. Raises ValueError where they are missing."""
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    if not found or END not in rest:
+        raise ValueError(f"{path} has no `{begin}` with its end")
     return f"{before}{begin}\n\n{table}\n{END}{rest.partition(END)[2]}"
 
 

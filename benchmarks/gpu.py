@@ -49,7 +49,8 @@ def measured(names: list[str], setting: Setting) -> Iterator[Comparison | Fact]:
             yield Fact(name, f"not measured: {error}", COMMAND)
         except Exception as error:  # noqa: BLE001  the other rows are worth keeping; the exit code tells
             traceback.print_exc()
-            yield Fact(name, f"{FAILED}{type(error).__name__}: {str(error).splitlines()[0][:200]}", COMMAND)
+            said = (str(error).splitlines() or ["it says nothing"])[0]  # a bare assertion has no text
+            yield Fact(name, f"{FAILED}{type(error).__name__}: {said[:200]}", COMMAND)
 
 
 def table() -> str:

@@ -11,7 +11,6 @@ fingers cannot reach (models/retarget/together.py), and a robot whose fingers st
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections import Counter
@@ -23,19 +22,12 @@ import numpy as np
 
 from models.retarget.together import WholeRetargeter
 from train_jobs.manipulation.grasps import OUTCOMES, SUCCESS, Replayed, grasp, right_hand
+from train_jobs.so101.spread import wilson
 
 # Rows and columns of the film, and whose seed comes first.
 TILES, FIRST_SEED = (2, 4), 4
 TILE_PX, FRAMES_PER_S, COLOURS = 180, 10, 40
 INK = (30, 30, 30)
-
-
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Bounds of a share (Wilson 1927), at 95 % by default."""
-    share, spread = successes / trials, z * z / trials
-    middle = share + spread / 2
-    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
-    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
 
 
 # What is compared: the objective, whether the arm makes up for the tips, whether the fingers close.

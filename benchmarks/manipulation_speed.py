@@ -1,24 +1,23 @@
 """Pictures per second of the transformer `tiny`, trained and run, beside a ResNet-50 that gives 63 numbers.
 
-    python -m benchmarks.manipulation_speed
+    python -m benchmarks manipulation_speed
 
 Both see the same 128 px pictures in the same batches, in this process, on one thread, and take turns. The peer is the
 published ResNet-50 of the transformers library, RANDOM weights, with one linear layer to 21 joints and a mean joint
 error as its loss: what a plain regressor costs. Ours is trained as it is trained: every loss, AdamW, averaged weights.
-Medians of processor time, which a busy machine distorts less than the clock.
+Processor time, which a busy machine distorts less than the clock.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
+from benchmarks.paired import Comparison, in_turns
 from models.manipulation.network import build
 from models.manipulation.size import SIZES
 from train_jobs.manipulation.config import StageConfig
@@ -26,7 +25,8 @@ from train_jobs.manipulation.samples import Samples
 from train_jobs.manipulation.synthetic import generate
 from train_jobs.manipulation.trainer import Trainer
 
-BATCH, TURNS = 16, 5
+BATCH = 16
+PEER, UNIT, COMMAND = "ResNet-50 to 63 numbers", "pictures/s", "python -m benchmarks manipulation_speed"
 
 
 class Regressor(nn.Module):
@@ -41,60 +41,43 @@ class Regressor(nn.Module):
         return self.joints(self.body(pictures / 255).pooler_output.flatten(1)).unflatten(1, (21, 3))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Of the processor."""
+def rate(work: Callable[[], object]) -> float:
+    """Pictures per second of the processor, of one batch."""
     began = time.process_time()
     work()
-    return time.process_time() - began
+    return BATCH / (time.process_time() - began)
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
-    """Pictures per second of both, taking turns after one turn to warm up."""
-    times = [(seconds(ours), seconds(theirs)) for _ in range(TURNS + 1)][1:]
-    rates = [BATCH / statistics.median(row) for row in zip(*times, strict=True)]
-    return rates[0], rates[1]
-
-
-def main() -> int:
-    """Print both rows."""
+def comparisons() -> Iterator[Comparison]:
+    """Training, then inference."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     samples = generate("train", 0, BATCH, SIZES["tiny"].image_px)
-    for bf16 in (False, True):
-        training, inference = rates(samples, bf16)
-        kind = "bf16" if bf16 else "float32"
-        for what, (ours, theirs) in (("training", training), ("inference", inference)):
-            sys.stdout.write(
-                f"{what}, {kind}: tiny {ours:.1f} pictures/s, ResNet-50 {theirs:.1f}, {ours / theirs:.1f} times\n"
-            )
-    return 0
-
-
-def rates(samples: Samples, bf16: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(ours, theirs) in pictures per second, of training and of inference."""
-    trainer = Trainer(build(SIZES["tiny"]), StageConfig(batch_size=BATCH, epochs=1000, bf16=bf16), samples)
+    trainer = Trainer(build(SIZES["tiny"]), StageConfig(batch_size=BATCH, epochs=1000), samples)
     peer = Regressor()
+    train_peer = peer_step(peer, samples)
+    pairs = in_turns(lambda: rate(trainer.step), lambda: rate(train_peer))
+    yield Comparison("training the manipulation transformer `tiny`, one thread", PEER, UNIT, "more", *pairs, COMMAND)
+
+    trainer.network.eval()
+    peer.eval()
+    with torch.inference_mode():
+        pairs = in_turns(
+            lambda: rate(lambda: trainer.network(samples.pictures, samples.intrinsics)),
+            lambda: rate(lambda: peer(samples.pictures)),
+        )
+    yield Comparison("running the manipulation transformer `tiny`, one thread", PEER, UNIT, "more", *pairs, COMMAND)
+
+
+def peer_step(peer: Regressor, samples: Samples) -> Callable[[], None]:
+    """One step of the peer's training."""
     optimiser = torch.optim.AdamW(peer.parameters())
 
     def step() -> None:
         peer.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            told = peer(samples.pictures)
-        loss = (told.float() - samples.joints_m).norm(dim=-1).mean()
+        loss = (peer(samples.pictures) - samples.joints_m).norm(dim=-1).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
-    @torch.no_grad()
-    def run(network: nn.Module, *inputs: Tensor) -> None:
-        network.eval()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            network(*inputs)
-
-    training = compare(trainer.step, step)
-    given = samples.pictures, samples.intrinsics
-    return training, compare(lambda: run(trainer.network, *given), lambda: run(peer, given[0]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return step

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from benchmarks.paired import REPEATS, Comparison
 
-RATE_HZ = 30.0
 TIPS = ["link_15.0_tip", "link_3.0_tip", "link_7.0_tip", "link_11.0_tip"]  # thumb first, as the library wants them
 
 

@@ -32,6 +32,7 @@ from actors.tracker.work import Desk
 from models.embedding.colours import colours
 from models.embedding.embedder import EMBEDDED, Descriptors, Embedder
 from models.proposals import PROFILES
+from train_jobs.so101.spread import wilson
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CLIPS = ("cups.mp4", "blocks.mp4", "robotarm.mp4", "cooking_droid_speed.mp4", "vtest_head.avi")
@@ -202,14 +203,6 @@ class Picture:
         touched = self.touched.get(number, np.zeros(len(areas)))
         overlap, elsewhere = touched / (areas + size - touched), touched < MOST_TOUCHED * np.minimum(areas, size or 1)
         return Case(scores, self.shared, overlap, elsewhere, number in self.sizes, way.prefers_wholes)
-
-
-def wilson(count: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a rate (Wilson 1927)."""
-    z, rate = 1.96, count / trials
-    centre, spread = rate + z * z / (2 * trials), z * np.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
-    low, high = ((centre + sign * spread) / (1 + z * z / trials) for sign in (-1, 1))
-    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def average_precision(hits: list[tuple[float, float]], positives: int) -> float:

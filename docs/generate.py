@@ -143,7 +143,9 @@ PAGES = {"architecture.md": architecture, "formats.md": formats, "licences.md": 
 
 def renewed(page: Path, text: str) -> str:
     """The page with what stands between its markers replaced."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    before, found, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    if not found or END not in rest:
+        raise ValueError(f"{page} has no `{BEGIN}` with its end")
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}"
 
 

@@ -131,15 +131,6 @@ class Snapshot:
     sha256: str
 
 
-def exploration_std(schedule: str, iteration: int) -> float:
-    """σ of the exploration noise, for schedules `linear(start,end,steps)`; counts main-loop iterations."""
-    if not schedule.startswith("linear(") or not schedule.endswith(")"):
-        raise ValueError(f"unknown schedule {schedule!r}; this reader knows linear(start,end,steps)")
-    start, end, steps = (float(part) for part in schedule[len("linear(") : -1].split(","))
-    share = min(max(iteration / steps, 0.0), 1.0)
-    return (1 - share) * start + share * end
-
-
 def load_snapshot(path: Path) -> Snapshot:
     """Read a `*_snapshot.pt`, or a policy that we ship (.safetensors), on the CPU.
 

@@ -28,7 +28,7 @@ from robot.errors import RecordingLost, RobotError
 from robot.loop import LoopReport, Sink
 from robot.networks import NetworkPerception, NetworkPolicy
 from robot.panel import TerminalPanel
-from robot.policies import Policy, ScriptedPick, StandStill
+from robot.policies import Policy, ScriptedPick, StandStill, refuse_real_arm
 from robot.priority import prefer_this_thread
 from robot.rate import Clock, MonotonicClock, VirtualClock
 from robot.recorder import Recorder, require_new
@@ -122,7 +122,21 @@ def rendering(
         raise typer.Exit(1) from error
 
 
+def _refuse_by_arm(options: dict[str, Any]) -> None:
+    """What the simulator alone may do must not reach servos: a virtual clock would send them commands without pause."""
+    if options["fault"] and options["fault"] not in faults.EXPECTED_REASON:
+        raise RobotError(f"unknown --fault {options['fault']!r}; choose one of {', '.join(faults.EXPECTED_REASON)}")
+    if options["robot"] is RobotKind.sim:
+        return
+    for name in ("fast", "fault"):
+        if options[name]:
+            raise RobotError(f"--{name} is for the simulated arm only (--robot sim)")
+    if not options["dry_run"] and not options["server"]:
+        refuse_real_arm(PRETRAINED[0] if options["policy"] in PRETRAINED else options["policy"])
+
+
 def _control(options: dict[str, Any], contract: PolicyContract) -> int:
+    _refuse_by_arm(options)
     clock: Clock = VirtualClock() if options["fast"] else MonotonicClock()
     if options["fault"] in faults.CLOCK_FAULTS:
         clock = faults.FaultyClock(clock, options["fault"], clock.now_ns() + FAULT_AFTER_NS)

@@ -15,6 +15,18 @@ from robot.contract import PolicyContract, PolicyOffer
 from robot.errors import PolicyError
 from robot.records import PolicyInput
 
+# Policies that drive the simulated arm only, and why.
+SIM_ONLY = {
+    "pretrained": "the networks that ship have seen renderings only",
+    "scripted": "a real arm does not know where the cube is",
+}
+
+
+def refuse_real_arm(policy: str) -> None:
+    """Raise PolicyError for a policy that only the simulated arm may follow."""
+    if policy in SIM_ONLY:
+        raise PolicyError(f"the policy {policy!r} needs the simulator: {SIM_ONLY[policy]}")
+
 
 class Policy(Protocol):
     """Something that decides."""

@@ -320,6 +320,14 @@ def _asked(url: str, token: str | None, data: bytes | None = None) -> dict[str, 
         with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=UPLOAD_TIMEOUT_S) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        raise TrackingError(f"{url}: {json.loads(error.read() or b'{}').get('reason', error)}") from error
+        raise TrackingError(f"{url}: {_reason(error)}") from error
     except (OSError, ValueError) as error:
         raise TrackingError(f"{url} cannot be reached: {error}") from error
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """The service's own reason; the status where something before it answered, a proxy say, with a page of its own."""
+    try:
+        return str(json.loads(error.read())["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(error)

@@ -1,6 +1,6 @@
 """Who may talk to the service: an ASGI layer in front of every route and websocket.
 
-In: the request's peer, headers and the operator's token. Out: the request goes through, or 401. Used by gateway.py.
+In: the request's peer, headers and the operator's token. Out: the request goes through, or 401. Used by deployments.py.
 
 Without a token only this machine is served, and only pages that came from this service: a page of another site that
 runs in a browser here could otherwise reach the arm (cross-site websockets, DNS rebinding). With a token everybody,

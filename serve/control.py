@@ -20,7 +20,7 @@ from robot.contract import PolicyContract, load_contract
 from robot.errors import RobotError
 from robot.loop import TickRecord
 from robot.networks import NetworkPerception, NetworkPolicy, SegmenterActor
-from robot.policies import Policy, ScriptedPick, StandStill
+from robot.policies import Policy, ScriptedPick, StandStill, refuse_real_arm
 from robot.priority import prefer_this_thread
 from robot.rate import MonotonicClock
 from robot.records import JOINTS
@@ -38,10 +38,6 @@ log = logging.getLogger("ray.serve")
 CAMERA_PX = (320, 240)
 # Under what the networks that ship were trained (docs/skills.md).
 PRETRAINED_CONTRACT = "so101_lift"
-SIM_ONLY = {
-    "pretrained": "the networks that ship have seen renderings only",
-    "scripted": "a real arm does not know where the cube is",
-}
 JPEG_QUALITY = 80
 # Lift, way back and settling take up to 10 s (robot/loop.py); a stop that takes longer is told as it is.
 STOP_TIMEOUT_S = 20.0
@@ -155,8 +151,8 @@ class Controller:
                 session.close()
 
     def _opened(self, policy: str, seed: int) -> Session:
-        if policy in SIM_ONLY and self._settings.robot != "sim":
-            raise RobotError(f"the policy {policy!r} needs the simulator; {SIM_ONLY[policy]}")
+        if self._settings.robot != "sim":
+            refuse_real_arm(policy)
         prefer_this_thread()
         clock = MonotonicClock()
         contract, decider, segmenter = self._contract, _decider(policy, self._contract), None

@@ -7,6 +7,11 @@ pickling. Close codes 4000..4999 are the application's own (RFC 6455, 7.4.2); ou
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that Ray appends; its name where it says nothing, as time-outs do."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class ServiceError(Exception):
     """Base: the service's own fault, or not yet ready."""
 

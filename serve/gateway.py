@@ -1,7 +1,8 @@
 """The routes: REST, websockets, OpenAPI and the page, in front of the other deployments.
 
-In: `Services`, the rest of the service as plain callables. Out: an ASGI app. Called by app.py, and by tests with the
-real parts in one process. Every refusal is JSON `{"reason": …}` with a 4xx status, or a close code of 4000 + status.
+In: `Services`, the rest of the service as plain callables. Out: an ASGI app. Called by deployments.py, and by tests
+with the real parts in one process. Every refusal is JSON `{"reason": …}` with a 4xx status, or a close code of 4000 +
+status.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from serve.errors import BadUpload, NotReady, ServiceError, TooLarge
+from serve.errors import BadUpload, NotReady, ServiceError, TooLarge, first_line
 from serve.hands import HandsSession
 from serve.metrics import Metrics
 from serve.policy import PolicySession
@@ -111,7 +112,7 @@ async def _watch(services: Services) -> None:
             if second % GAUGES_EVERY == 0:
                 services.metrics.models(await services.models("health"))
         except Exception as error:  # noqa: BLE001 - a look that fails is looked again
-            log.warning("the gateway could not look after the service: %s", str(error).splitlines()[0])
+            log.warning("the gateway could not look after the service: %s", first_line(error))
         await asyncio.sleep(1.0)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.spawn import Remote, spawn
+from serve.errors import first_line
 from serve.named import Named
 from serve.settings import ModelSettings
 
@@ -122,7 +123,7 @@ class Pulse:
             try:
                 self._told = {"up": True, **actor.call("health")}
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next look may find it well
-                self._told = {"up": False, "why": str(error).splitlines()[0][:200]}
+                self._told = {"up": False, "why": first_line(error)[:200]}
             self._heard_s = time.monotonic()
             self._over.wait(PULSE_S)
 

@@ -1,9 +1,9 @@
 """From a decoded frame, in whatever pixel format it comes, to upright RGB.
 
-In: av.VideoFrame. Out: (H, W, 3) uint8, turned as a player would show it. Called by clip.py; probe.py and
-splitters.py use parts. Colour matrix and range follow the frame's tags (ITU-T H.273); an untagged frame is
-BT.601 limited, as in FFmpeg and OpenCV. High dynamic range is not tone-mapped. The same frame gives the same
-bytes in every window and on every thread.
+In: av.VideoFrame. Out: (H, W, 3) uint8, turned as a player would show it. Called by clip.py and
+hand_speed.py; probe.py and shots.py use parts. Colour matrix and range follow the frame's tags (ITU-T H.273);
+an untagged frame is BT.601 limited, as in FFmpeg and OpenCV. High dynamic range is not tone-mapped. The same
+frame gives the same bytes in every window and on every thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a probed video to the frame ranges of its clips.
 
 In: Video. Out: Split (ranges of frame indices), later made into clips by manifest.py. Cuts fall on the real
-times of frames, never on an average rate. `splitter_of` reads the configuration block; add a way to split by
-adding a class here.
+times of frames, never on an average rate. Each class is also its block of the configuration, told apart by `method`
+(config.py); add a way to split by adding a class here and there.
 """
 
 from __future__ import annotations

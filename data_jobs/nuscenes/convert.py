@@ -182,7 +182,7 @@ def remember(job: ConvertJob, planned: list[str]) -> list[str]:
 
 
 def dataset_stats(job: ConvertJob) -> dict[str, Any]:
-    """Sums over the published scenes, per split; `keyframe_share` is measured, not assumed."""
+    """Sums over the published scenes, per split; the keyframes' shares are measured, not assumed."""
     splits: dict[str, dict[str, Any]] = {}
     for path in sorted(job.joint.glob("split=*/scene=*/meta.json")):
         split = path.parents[1].name.removeprefix("split=")

@@ -1,10 +1,10 @@
 """Rigid poses and 3-D boxes: slerp, change of frame, corners, interpolation between keyframes. NumPy,
 float64.
 
-In: arrays over many boxes at once. Out: arrays. Called by projection.py, convert.py, track.py, synthetic.py,
-check.py. Knows nothing of tables, images or files. Conventions are nuScenes': quaternions are w, x, y, z; a
-pose is `global_from_ego` or `ego_from_camera`; sizes are width, length, height; boxes face +x, y left, z up;
-cameras look along +z, x right, y down; metres.
+In: arrays over many boxes at once. Out: arrays. Called by scenes.py, label.py, projection.py, motion.py
+and most files beside them. Knows nothing of tables, images or files. Conventions are nuScenes': quaternions are
+w, x, y, z; a pose is `global_from_ego` or `ego_from_camera`; sizes are width, length, height; boxes face +x,
+y left, z up; cameras look along +z, x right, y down; metres.
 """
 
 from __future__ import annotations

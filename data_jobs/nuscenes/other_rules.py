@@ -1,10 +1,10 @@
 """Two older rules for a 2-D box, kept to be measured against: the devkit's hull and the fine-tuning recipe's
 min/max.
 
-In: corners in the camera frame. Out: rectangles and who gets one. Called by convert.py (`linear2d`, `seed`)
-and the label-quality benchmark. Sources: nuscenes-devkit 1.2.0 `box_in_image` and `get_2d_boxes` (behaviour,
-not code), and the recipe of Andream1912/BotSort-vs-TrackSSM-on-Nuscenes. Both lose boxes that straddle the
-camera plane.
+In: corners in the camera frame. Out: rectangles and who gets one. Called by label.py (`linear2d`, `seed`);
+the hull by tests only, which hold projection.py against it. Sources: nuscenes-devkit 1.2.0 `box_in_image` and
+`get_2d_boxes` (behaviour, not code), and the recipe of Andream1912/BotSort-vs-TrackSSM-on-Nuscenes. Both lose
+boxes that straddle the camera plane.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """3-D boxes → 2-D boxes in an image, exactly: near-plane edge clipping, silhouette ∩ image, truncation.
 
-In: boxes in the camera frame, intrinsics, image size. Out: visible rectangles. Called by convert.py,
-synthetic.py. Knows nothing of poses, time or tables. A pinhole without distortion, as nuScenes stores it;
-pixels, x right, y down, the image is [0, width] × [0, height].
+In: boxes in the camera frame, intrinsics, image size. Out: visible rectangles. Called by label.py,
+synthetic_truth.py and other_rules.py. Knows nothing of poses, time or tables. A pinhole without distortion, as
+nuScenes stores it; pixels, x right, y down, the image is [0, width] × [0, height].
 
 The box of (silhouette ∩ image) is not the silhouette's box clipped to the image: a long truck that leaves
 through a corner makes them differ by hundreds of pixels. Its extremes are met on three kinds of points, all

@@ -34,7 +34,7 @@ class Scene:
     instance_category: tuple[str, ...]
     instance_class: np.ndarray  # (I,) int64 index into CLASSES
     instance_void: np.ndarray  # (I,) bool
-    image: pa.Table  # (N) rows by camera and time: see IMAGE_COLUMNS
+    image: pa.Table  # (N) rows by camera and time: see `_images` in scene_index.py
 
     def camera(self, index: int) -> Images:
         """The images of one camera, in time order."""

@@ -1,7 +1,7 @@
 """What a converted scene is on disk: two Arrow tables for the whole rig, one MOT sequence folder per camera.
 
-In: a Scene and its labels. Out: bytes by file name, the same for the same input. Called by convert.py; read
-back by track.py, evaluate.py and check.py. Knows nothing of interpolation or of where the folders lie.
+In: a Scene and its labels. Out: bytes by file name, the same for the same input. Called by job.py; read
+back by mot_files.py and by whoever opens the tables. Knows nothing of interpolation or of where the folders lie.
 
 `gt/gt.txt`:  frame, id, x, y, w, h, 1, class 0–6, visibility level 1–4, −1 (1-based frames, pixels), the
 format that the seed recipe trains on and that TrackEval reads. Void boxes are in `gt/void.txt`, in the same

@@ -1,8 +1,8 @@
 """The 13 JSON tables of a nuScenes database as typed Arrow tables, cached once as Parquet under their
 content's hash.
 
-In: `dataroot/version/*.json`. Out: a TableStore, one Parquet file per table. Called by scenes.py and the
-benchmarks. JSON is parsed in pieces, so that the gigabyte tables of trainval never stand in memory as Python
+In: `dataroot/version/*.json`. Out: a TableStore, one Parquet file per table. Called by convert.py, scene_index.py
+and the benchmarks. JSON is parsed in pieces, so that the gigabyte tables of trainval never stand in memory as Python
 objects. Raises TableError (a RunError) that names table, token and field. Knows nothing of geometry or
 sequences.
 """

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import sqlite_utils
-
 from data_jobs.runs.outcome import Cause, Failure
 
 # Milliseconds a writer waits for another process (a person with sqlite-utils, say) before giving up.
@@ -62,6 +60,8 @@ class Ledger:
     def __init__(self, path: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        import sqlite_utils  # here: it brings pandas, and workers know the ledger's records without opening one
+
         sqlite_utils.Database(self._db).enable_wal()
         # A power cut may lose the last transactions, never corrupt: the folders are the truth anyway.
         self._db.execute("PRAGMA synchronous=NORMAL")

@@ -30,6 +30,9 @@ LOAD_TIMEOUT_S = 600.0
 # How often a busy child's memory is looked at; an allocation of 10 GB/s is then caught within half a gigabyte.
 POLL_S = 0.05
 
+# pandas: pyarrow imports it at its first conversion, which would cost the first call of every child seconds.
+PRELOAD = ("data_jobs.runs.sandbox", "pandas")
+
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -53,7 +56,7 @@ class Sandbox:
         self._build = build
         self._memory_bytes = memory_bytes
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["data_jobs.runs.sandbox", *preload])
+        self._context.set_forkserver_preload([*PRELOAD, *preload])
         self._child: Any = None
         self._pipe: Connection | None = None
 

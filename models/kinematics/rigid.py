@@ -1,6 +1,7 @@
 """Rigid transforms as batched tensors: rotations (..., 3, 3), poses (..., 4, 4), metres and radians.
 
-In and out: tensors. Called by ur.py, tree.py and what measures pose errors. Differentiable throughout.
+In and out: tensors. Called by models/retarget, models/manipulation and what measures pose errors. Differentiable
+throughout.
 """
 
 from __future__ import annotations

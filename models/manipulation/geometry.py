@@ -23,7 +23,7 @@ def changed_intrinsics(intrinsics: Tensor, picture_from_old: Tensor) -> Tensor:
 def crop_map(left_px: Tensor, top_px: Tensor, side_px: Tensor, size_px: int) -> Tensor:
     """(…, 2, 3) from pixels of a picture to those of its square crop, resized to `size_px`.
 
-    `left` and `top` are edges, half a pixel before the centre of the first one.
+    `left_px` and `top_px` are edges, half a pixel before the centre of the first one.
     """
     scale = size_px / side_px
     nothing = torch.zeros_like(scale)

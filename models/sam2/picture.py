@@ -1,6 +1,6 @@
 """From a picture to SAM 2's square and back: one preparation for automatic masks and for tracking.
 
-In: (H, W, 3) uint8 RGB. Out: normalised squares; logits in the picture's size. Called by stream.py and proposals.py.
+In: (H, W, 3) uint8 RGB. Out: normalised squares; logits in the picture's size. Called by stream.py and automatic.py.
 
 The rule is the package's `SAM2Transforms` (its image predictor): 0..1, bilinear with antialiasing to the square
 without keeping the aspect, ImageNet normalisation last. The package's video loader resizes with Pillow instead, which

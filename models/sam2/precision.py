@@ -1,6 +1,6 @@
 """bfloat16 throughout where asked, scaled-dot-product attention only, and a word about xformers.
 
-Called by stream.py, proposals.py and models/embedding. Knows nothing of what the networks compute.
+Called by stream.py, automatic.py and models/embedding. Knows nothing of what the networks compute.
 """
 
 from __future__ import annotations

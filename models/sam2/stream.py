@@ -1,7 +1,7 @@
 """SAM 2 frame by frame: `see` a frame, `prompt` objects on it, `propagate` all of them, in memory that does not grow.
 
-In: RGB frames, prompts in their pixels. Out: mask logits and presence. Called by actors/tracker/sam2.py. Knows
-nothing of templates or of when an object counts as lost.
+In: RGB frames, prompts in their pixels. Out: mask logits and presence. Called by actors/tracker/video.py and
+actors/video_segmenter.py. Knows nothing of templates or of when an object counts as lost.
 
 Two modes. `exact`: bit for bit the masks of the package's own video predictor (which keeps every frame), as long as
 no more frames are prompted than `most_conditioning`. `robust`: frames without the object, or that the caller does not

@@ -51,15 +51,14 @@ LESS = {
     "--count 8000": "--count 24",
     "[--start models/pretrained/so101_seg.safetensors]": "",
     "--output out/seg": "--output out/seg --config less_seg.yaml",
-    "export out/seg": "export out/seg --to out/seg.safetensors",
     "--frames 2000": "--frames 4",
     "--output out/policy": "--output out/policy --config less_policy.yaml",
-    "export out/policy --round 3": "export out/policy --round 0 --to out/policy.safetensors",
+    "--round 3": "--round 0",
     "--episodes 1000": "--episodes 2 --workers 0",
     "--episodes 200": "--episodes 2 --workers 0 --only latency",
 }
 ELSEWHERE = {
-    "make demo": ".ci/run",
+    "make demo": "tests/e2e/test_demo.py",
     "make test": ".ci/run",
     "make setup": ".ci/run",
     "make serve": "tests/serve/test_run.py",

@@ -14,16 +14,9 @@ from models.proposals import Profile, Proposals, boxes_of, grid, propose, stabil
 from models.sam2.automatic import Sam2Points
 from models.sam2.build import load
 from models.sam2.stream import StreamingSam2
+from tests.one_thread import one_thread  # noqa: F401
 
 SIDE_PX = 256  # not the 1024 that the package's image predictor is written for
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from collections import defaultdict
 import serial
 
 PING, READ, WRITE, SYNC_READ, SYNC_WRITE = 1, 2, 3, 0x82, 0x83
-BROADCAST = 0xFE
 MODEL_STS3215 = 777
 MODEL_AT, TORQUE_AT, GOAL_AT, POSITION_AT = 3, 40, 42, 56
 MIN_AT, MAX_AT, OFFSET_AT = 9, 11, 31

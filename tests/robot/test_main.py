@@ -53,6 +53,15 @@ def test_a_recording_replays_the_same(tmp_path, rendering, policy):
         (["--depth", "sonar"], "sensor or depth_anything"),
         (["--robot", "so101", "--policy", "stand_still"], "--port"),
         (["--robot", "so101"], "no default policy"),
+        (["--robot", "so101", "--policy", "pretrained"], "seen renderings only"),
+        (["--robot", "so101", "--policy", "so101_lift.safetensors"], "seen renderings only"),
+        (["--robot", "so101", "--policy", "scripted"], "needs the simulator"),
+        (["--robot", "so101", "--policy", "stand_still", "--fast"], "--fast is for the simulated arm only"),
+        (
+            ["--robot", "so101", "--policy", "stand_still", "--fault", "clock_jump"],
+            "--fault is for the simulated arm only",
+        ),
+        (["--fault", "nan_jiont"], "choose one of camera_freeze, "),
         (["--policy", "scripted", "--rate", 10], "run faster than 17 Hz"),
         (["--robot", "replay"], "--episode"),
         (["--limits", "nowhere.yaml"], "nowhere.yaml"),
@@ -60,7 +69,7 @@ def test_a_recording_replays_the_same(tmp_path, rendering, policy):
     ],
 )
 def test_refusals_are_one_sentence_and_exit_2(arguments, message, rendering):
-    code, text = run("--fast", "--seconds", 0.1, *arguments)
+    code, text = run("--seconds", 0.1, *arguments)
     assert code == 2 and text.startswith("refused:") and message in text and "Traceback" not in text
 
 

@@ -24,9 +24,8 @@ def test_every_config_is_valid_and_names_what_exists(path):
     config = yaml.safe_load(path.read_text())
     ServeDeploySchema.model_validate(config)
     settings = settings_of(config["applications"][0]["args"])
-    for model in settings.models.values():
-        imported(model.factory)
-    imported(settings.tracking.backend)
+    for path in (*(model.factory for model in settings.models.values()), settings.tracking.backend):
+        assert callable(imported(path)), path
 
 
 def test_the_written_out_config_is_the_default():

@@ -104,7 +104,7 @@ def stage2(
 @app.command()
 def ship(
     output: Annotated[Path, typer.Option(help="the folder of stages 1 and 2")],
-    to: Annotated[Path, typer.Option(help="folder of shipped weights")] = SHIPPED,
+    to: Annotated[Path, typer.Option(help="a folder; models/pretrained for those that ship")],
 ) -> None:
     """Write the weights of both stages as they are shipped: large matrices in half precision."""
     from train_jobs.manipulation import ship as shipping

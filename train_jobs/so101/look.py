@@ -1,6 +1,6 @@
 """The simulated table in ever new looks: light, shadows, textures, colours, clutter, a camera that sits askew.
 
-In: a random generator and LookRanges. Out: changes to a compiled model, undone by the next dressing. Used by frames.py
+In: a random generator and LookRanges. Out: changes to a compiled model, undone by the next dressing. Used by studio.py
 of the segmentation and world.py of the policy. Clutter is seen and not felt: nothing collides with it.
 """
 

@@ -54,8 +54,8 @@ def train(
 def export(
     output: Annotated[Path, typer.Argument(help="an --output of `train`")],
     number: Annotated[int, typer.Option("--round", min=0, help="the last trained one, not the best scoring")],
+    to: Annotated[Path, typer.Option(help="a .safetensors file")],
     contract: Annotated[str, typer.Option()] = "so101_lift",
-    to: Annotated[Path, typer.Option()] = SO101_POLICY,
 ) -> None:
     """Write the policy as it is shipped."""
 

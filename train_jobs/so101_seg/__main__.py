@@ -82,7 +82,7 @@ def build(request: dict[str, Any], place: Any) -> Any:
 def export(
     output: Annotated[Path, typer.Argument(help="an --output of `train`")],
     data: Annotated[Path, typer.Option(help="the frames that it was trained on")],
-    to: Annotated[Path | None, typer.Option(help="default models/pretrained/so101_seg.safetensors")] = None,
+    to: Annotated[Path, typer.Option(help="a .safetensors file")],
 ) -> None:
     """Write the network as it is shipped."""
     import torch
@@ -94,7 +94,7 @@ def export(
         state = torch.load(output / "last.pt", map_location="cpu", weights_only=True)
         plan = read(data).plan
         note = {"run": RUN, "num_classes": 6, "img_height": plan.height_px, "img_width": plan.width_px}
-        shipped.write(to or shipped.SO101_SEGMENTER, state["average"], {**note, "steps": state["steps_done"]})
+        shipped.write(to, state["average"], {**note, "steps": state["steps_done"]})
 
     plainly(work)
 

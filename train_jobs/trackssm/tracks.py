@@ -130,12 +130,12 @@ def _made(
 
 def _mot(folder: Path) -> Sequence:
     parser = configparser.ConfigParser()
-    parser.read(folder / "seqinfo.ini")
     try:
+        parser.read(folder / "seqinfo.ini")
         info = parser["Sequence"]
         rate, length = float(info["frameRate"]), int(info["seqLength"])
         wh = (float(info["imWidth"]), float(info["imHeight"]))
-    except (KeyError, ValueError) as error:
+    except (configparser.Error, KeyError, ValueError) as error:
         raise BadTracks(f"{folder / 'seqinfo.ini'} has no usable {error}") from error
     path = folder / "gt" / "gt.txt"
     rows = _numbers(path, 7)

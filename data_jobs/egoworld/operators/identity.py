@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from data_jobs.egoworld.operators.geometry import mask_iou
 
@@ -61,6 +60,8 @@ class ObjectIdentities:
 
     def _matched(self, open_: list[int], seen: list[_Known]) -> dict[int, int]:
         """Best one-to-one pairing of the open masks with known objects of their class."""
+        from scipy.optimize import linear_sum_assignment  # here: it takes seconds to import, and every start pays
+
         known = [(k, v) for k, v in sorted(self._known.items()) if v.label not in HAND_LABELS]
         if not open_ or not known:
             return {}

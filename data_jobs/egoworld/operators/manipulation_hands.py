@@ -35,7 +35,6 @@ class ReaderParams(Strict):
     """What `hamer:manipulation` and `foundationpose:manipulation` are both told."""
 
     weights: Path = Field(SHIPPED / "manipulation_tiny.safetensors", description="of stage 1")
-    temporal_weights: Path = Field(SHIPPED / "manipulation_tiny_temporal.safetensors", description="of stage 2")
     focal_px: float | None = Field(
         None, gt=0, description="of the camera, at the video's size; default: 70° are assumed"
     )
@@ -45,6 +44,7 @@ class ReaderParams(Strict):
 class ManipulationParams(ReaderParams):
     """Parameters of `hamer:manipulation`."""
 
+    temporal_weights: Path = Field(SHIPPED / "manipulation_tiny_temporal.safetensors", description="of stage 2")
     temporal: bool = Field(False, description="let the frames before correct each frame")
     min_score: float = Field(0.0, ge=0, le=1, description="hands that are less sure are left out")
 

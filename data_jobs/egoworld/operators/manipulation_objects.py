@@ -66,7 +66,7 @@ class ManipulationObjects:
         """Load and warm up all networks."""
         from actors.hand_reader import HandReader  # here: the command line must not wait for the runtime
 
-        self._reader = HandReader(self._params.weights, self._params.temporal_weights)
+        self._reader = HandReader(self._params.weights, temporal=None)
         self._reader.warm_up()
 
     def run(self, clip: Clip, upstream: Mapping[str, pa.Table], window_frames: int) -> pa.Table:

@@ -98,7 +98,7 @@ class MobileSamMasks:
         table="masks",
         licence="Apache-2.0",
         upstream=("hamer",),
-        preload=("actors.segmenter", "actors.detector", "torch", "timm", "data_jobs.egoworld.clip"),
+        preload=("actors.segmenter", "actors.detector", "torch", "scipy.optimize", "timm", "data_jobs.egoworld.clip"),
     )
 
     def __init__(self, params: MasksParams) -> None:

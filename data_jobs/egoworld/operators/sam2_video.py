@@ -98,7 +98,7 @@ class Sam2VideoMasks:
         table="masks",
         licence="Apache-2.0",
         upstream=("hamer",),
-        preload=("actors.video_segmenter", "torch", "data_jobs.egoworld.clip"),
+        preload=("actors.video_segmenter", "torch", "scipy.optimize", "data_jobs.egoworld.clip"),
     )
 
     def __init__(self, params: VideoMasksParams) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from data_jobs.egoworld.operators.geometry import mask_iou
 
@@ -63,6 +62,8 @@ def match(
     sightings: Sequence[Sighting], known: Mapping[int, Identity], present: Mapping[int, np.ndarray]
 ) -> dict[int, int]:
     """Index of a sighting → object id, one to one. `present` holds the masks of objects that are in the frame."""
+    from scipy.optimize import linear_sum_assignment  # here: it takes seconds to import, and every start pays
+
     ids = sorted(known)
     if not sightings or not ids:
         return {}

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from actors.tracker.banks import make_bank
 from actors.tracker.mesh import View
 from models.embedding.embedder import Embedder
 from models.proposals import Profile
+from tests.one_thread import one_thread  # noqa: F401
 
 HEIGHT, WIDTH = 120, 160
 # Sparse enough for a test, dense enough that a point falls on the toy.
 SPARSE = Profile(points_per_side=5, points_per_batch=25)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

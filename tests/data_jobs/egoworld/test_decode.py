@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import pytest
@@ -74,10 +75,18 @@ def test_packet_times_are_the_frames_or_not_given_at_all(film):
             assert decoder.packets_between(pts[10], pts[40], 30) is None
 
 
-def test_closing_twice_is_safe(tmp_path):
-    decoder = Decoder(str(write_film(tmp_path / "a.mp4", even(3))), "a.mp4")
+def test_closing_frees_the_file_and_may_be_repeated(tmp_path):
+    film = write_film(tmp_path / "a.mp4", even(3))
+    decoder = Decoder(str(film), "a.mp4")
+    assert is_open(film)
     decoder.close()
     decoder.close()
+    assert not is_open(film)
+
+
+def is_open(path):
+    """Whether this process holds the file (Linux: /proc/self/fd)."""
+    return path.resolve() in {link.resolve() for link in Path("/proc/self/fd").iterdir()}
 
 
 def test_damage_is_reported_up_to_the_next_keyframe_and_no_further(tmp_path):

@@ -45,7 +45,7 @@ def test_objects_of_a_real_clip_are_told_beside_its_hands(shared_dir):
     found = operator.run(clip, {}, 2)
     assert found.schema == schema_of("object_pose") and found.equals(operator.run(clip, {}, 3))
     operator.close()
-    assert set(found["object"].to_pylist()) <= {"box", "cylinder", "ball"}
+    assert len(found) and set(found["object"].to_pylist()) <= {"box", "cylinder", "ball"}
     assert all(row["score"] >= 0.5 and row["flags"] == 2 for row in found.to_pylist())
     quaternions = np.array(found["pose"].to_pylist()).reshape(-1, 7)[:, 3:]
     assert np.allclose(np.linalg.norm(quaternions, axis=1), 1, atol=1e-5)

@@ -17,7 +17,7 @@ def run(tmp_path_factory):
 
 
 def test_recordings_hold_pictures_and_hands(run, tmp_path):
-    rerun = pytest.importorskip("rerun", reason="view needs the optional package rerun-sdk")
+    pytest.importorskip("rerun", reason="view needs the optional package rerun-sdk")
     code, text = call("view", "--run", run, "--output", tmp_path / "rrd")
     assert code == 0 and "recordings: 2" in text
     paths = sorted((tmp_path / "rrd").iterdir())
@@ -27,7 +27,6 @@ def test_recordings_hold_pictures_and_hands(run, tmp_path):
         assert name in paths[0].read_bytes(), name
     code, text = call("view", "--run", run, "--output", tmp_path / "rrd")
     assert code == 1 and "not an empty folder" in text
-    assert rerun.__version__
 
 
 def test_poses_are_turned_the_way_the_table_says():

@@ -59,7 +59,6 @@ def test_interpolation_equals_the_devkit(expected):
 
 def test_older_rules_equal_their_sources(expected):
     e = expected
-    corners = e["sweep_corners_cam"].transpose(0, 2, 1)
     image = e["image_wh"].astype(float)
     for when in ("key", "sweep"):
         corners = e[f"{when}_corners_cam"].transpose(0, 2, 1)

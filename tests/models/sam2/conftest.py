@@ -12,17 +12,9 @@ import torch
 
 from models.sam2.build import build
 from models.sam2.picture import prepare
+from tests.one_thread import one_thread  # noqa: F401
 
 HEIGHT, WIDTH = 96, 128
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    """Small tensors and busy machines: a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_network(architecture: str = "sam2.1_hiera_tiny", side_px: int = 64, seed: int = 7):

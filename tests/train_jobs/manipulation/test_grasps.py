@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.grasp_replay import wilson
 from models.kinematics import ur
 from models.kinematics.allegro import TIPS, allegro
 from models.retarget.keypoints import from_wrist
@@ -75,9 +74,3 @@ def test_a_mime_is_the_same_for_the_same_seed():
     turn = first.base_from_wrist[:, :3, :3]
     np.testing.assert_allclose(turn @ turn.transpose(0, 2, 1), np.tile(np.eye(3), (len(turn), 1, 1)), atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(turn), 1.0)
-
-
-def test_wilsons_interval_is_the_published_one():
-    # Newcombe 1998, table I: 81 of 263 and 0 of 20.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)

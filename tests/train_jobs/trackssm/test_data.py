@@ -186,6 +186,15 @@ def test_bad_boxes_are_named(line, said, tmp_path):
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["frameRate=30\n", "[Sequence]\nname=A\nname=A\n", "[Sequence]\nseqLength=60\n", ""])
+def test_a_sequence_without_its_facts_is_named(text, tmp_path):
+    for name in ("A", "B"):
+        write_mot(tmp_path / name, {1: [1]})
+    (tmp_path / "A/seqinfo.ini").write_text(text)
+    with pytest.raises(BadTracks, match=r"A/seqinfo\.ini has no usable"):
+        read_folder(tmp_path)
+
+
 def test_mixed_rates_and_empty_folders_are_refused(tmp_path):
     write_mot(tmp_path / "A", {1: range(1, 40)}, rate=30)
     with pytest.raises(BadTracks, match="holds 1 sequences, expected two"):
