@@ -87,8 +87,8 @@ def load_dinov2(name: str) -> tuple[DinoV2, str]:
         module: Any = AutoModel.from_pretrained(name, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
         raise MissingWeight(
-            f"DINOv2 {name!r} is neither a folder of transformers' nor reachable on the model hub; "
-            "use the embedded embedder `mobilenet_v2` instead"
+            f"DINOv2 {name!r} is neither a usable folder of transformers' nor reachable on the model hub "
+            f"({' '.join(str(error).split())[:200]}); use the embedded embedder `mobilenet_v2` instead"
         ) from error
     return DinoV2(module), digest(module)
 

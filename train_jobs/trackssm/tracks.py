@@ -137,6 +137,8 @@ def _mot(folder: Path) -> Sequence:
         wh = (float(info["imWidth"]), float(info["imHeight"]))
     except (configparser.Error, KeyError, ValueError) as error:
         raise BadTracks(f"{folder / 'seqinfo.ini'} has no usable {error}") from error
+    if min(rate, length, *wh) <= 0:
+        raise BadTracks(f"{folder / 'seqinfo.ini'}: frameRate, seqLength, imWidth and imHeight must be positive")
     path = folder / "gt" / "gt.txt"
     rows = _numbers(path, 7)
     # The eighth of nine columns is a class; of ten, as in MOT15, a place in the world.

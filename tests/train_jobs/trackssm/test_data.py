@@ -1,5 +1,7 @@
 """Recordings are read as they are, windows have the published shapes, and no target is in its own history."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -192,6 +194,16 @@ def test_a_sequence_without_its_facts_is_named(text, tmp_path):
         write_mot(tmp_path / name, {1: [1]})
     (tmp_path / "A/seqinfo.ini").write_text(text)
     with pytest.raises(BadTracks, match=r"A/seqinfo\.ini has no usable"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["frameRate", "seqLength", "imWidth", "imHeight"])
+def test_a_sequence_with_nothing_of_something_is_refused(name, tmp_path):
+    for folder in ("A", "B"):
+        write_mot(tmp_path / folder, {1: [1]})
+    path = tmp_path / "A" / "seqinfo.ini"
+    path.write_text(re.sub(f"{name}=.*", f"{name}=0", path.read_text()))
+    with pytest.raises(BadTracks, match=r"A/seqinfo\.ini: frameRate, .* must be positive"):
         read_folder(tmp_path)
 
 
