@@ -10,6 +10,7 @@ import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +75,9 @@ class Soak:
     def settled(self) -> int:
         return published(self.run) + sum(1 for _ in self.run.glob("dead_letter/*.json"))
 
-    def disturb(self, kills: int) -> str:
+    def disturb(self, kills: int, among: Sequence[str]) -> str:
         """Run until it ends by itself, with `kills` kills spread over the clips; what the last driver printed."""
-        roles = [ROLES[i % len(ROLES)] for i in range(kills)]
+        roles = [among[i % len(among)] for i in range(kills)]
         self.dice.shuffle(roles)
         moments = sorted(self.dice.randrange(self.clips * 3 // 4) for _ in range(kills))
         plan = list(zip(moments, roles, strict=True))
@@ -199,14 +200,16 @@ def differing(one: Path, other: Path) -> list[str]:
     return sorted(name for name in trees[0].keys() | trees[1].keys() if trees[0].get(name) != trees[1].get(name))
 
 
-def soak_once(folder: Path, kills: int, clips: int, seed: int, share: float = 0.01) -> Tally:
+def soak_once(
+    folder: Path, kills: int, clips: int, seed: int, share: float = 0.01, among: Sequence[str] = ROLES
+) -> Tally:
     """Disturb a run of `clips` clips with `kills` kills; AssertionError unless it ends as if nothing had happened."""
     for number in range(4):
         write_video(folder / "videos" / f"{number}.mp4", clips // 4 * FRAMES_PER_CLIP, seed=number)
     config, params = make_config(folder, share)
     undisturbed = reference(folder, folder / "videos", config)
     soak = Soak(folder, config, folder / "videos", clips // 4 * 4, random.Random(seed))
-    text = soak.disturb(kills)
+    text = soak.disturb(kills, among)
     check(soak, params, undisturbed, text)
     return soak.tally
 

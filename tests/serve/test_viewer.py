@@ -58,6 +58,7 @@ def test_a_person_locks_onto_a_target_and_drives_the_arm(service, page, shared_d
     # Two cores cannot always show a film, track it and render the arm's camera: the arm would hold, "camera stale".
     page.click("#track")
     page.wait("document.querySelector('#session').textContent === 'no session'")
+    page.driver.execute_script("document.querySelector('#video').pause()")
 
     page.driver.execute_script(SEEN_JOINTS)
     page.click("#start")

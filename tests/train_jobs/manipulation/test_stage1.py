@@ -1,6 +1,7 @@
 """Stage 1: groups, schedule, matching, resume to the bit, overfitting, refusals, the report."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -184,8 +185,17 @@ def test_a_network_that_gives_one_pose_for_all_is_stopped(some):
         trainer.look(hands)
 
 
+@pytest.fixture
+def all_threads():
+    """As many as the machine has, however few the tests before were content with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.timeout(900)
-def test_thirty_two_hands_are_learned_by_heart():
+def test_thirty_two_hands_are_learned_by_heart(all_threads):
     # Bounded by steps: two minutes of one core that has nothing else to do, and no clock decides.
     some = generate("train", 0, 60, 128)
     hands = some[some.has_hand][slice(0, 32)]

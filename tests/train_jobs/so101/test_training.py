@@ -210,7 +210,7 @@ def test_the_average_of_a_standing_network_is_the_network():
         (seg_app, ["train", "--data", "nowhere", "--output", "x", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (seg_app, ["evaluate", "--weights", "nowhere.ckpt"], "nowhere.ckpt"),
         (policy_app, ["train", "--output", "x", "--segmenter", "nowhere"], "nowhere"),
-        (policy_app, ["export", "nowhere", "--round", "0"], "has not been trained"),
+        (policy_app, ["export", "nowhere", "--round", "0", "--to", "x"], "has not been trained"),
         (policy_app, ["evaluate", "--policy", "nowhere.pt", "--episodes", "1", "--workers", "0"], "nowhere.pt"),
     ],
 )
