@@ -15,6 +15,8 @@ from train_jobs.manipulation.solids import signed_distance
 
 # Skin within this distance of a surface touches it.
 CONTACT_M = 0.005
+# More than a hand presses with in everyday grasps.
+MOST_FORCE_N = 10.0
 
 
 def distance_to(points_m: Tensor, pose: Tensor, kind: Tensor, half_m: Tensor) -> Tensor:
@@ -47,3 +49,17 @@ def penetration_loss(joint_distance_m: Tensor, held: Tensor) -> Tensor:
     `held` (B,) says where there is an object. Touching skin keeps its bone a finger's radius outside: costs nothing.
     """
     return masked_mean((-joint_distance_m).clamp(min=0).mean(-1), held)
+
+
+def type_loss(logits: Tensor, true: Tensor, labelled: Tensor) -> Tensor:
+    """Cross-entropy of (B, Q, 4) logits with classes (B, Q)."""
+    values = functional.cross_entropy(logits.movedim(-1, 1), true.clamp(min=0), reduction="none")
+    return masked_mean(values, labelled)
+
+
+def force_loss(forces_n: Tensor, true_n: Tensor, labelled: Tensor) -> Tensor:
+    """Mean error in newtons of (B, Q, 3), and what exceeds MOST_FORCE_N, where forces are known at all."""
+    size = (forces_n**2).sum(-1).add(1e-12).sqrt()
+    return masked_mean(
+        rounded_norm(difference(forces_n, true_n, labelled)) + (size - MOST_FORCE_N).clamp(min=0), labelled
+    )

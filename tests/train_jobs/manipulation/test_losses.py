@@ -79,6 +79,11 @@ GRADIENTS = {
         lambda x: contact.confidence_loss(x, torch.arange(20).view(2, 10) % 3 == 0, yes(2, 10)),
         (draw(2, 10, scale=1.0),),
     ),
+    "contact type": (
+        lambda x: contact.type_loss(x, torch.arange(20).view(2, 10) % 4, yes(2, 10)),
+        (draw(2, 10, 4, scale=1.0),),
+    ),
+    "contact force": (lambda x: contact.force_loss(x, torch.zeros_like(x), yes(2, 10)), (draw(2, 10, 3, scale=8.0),)),
 }  # fmt: skip
 
 
